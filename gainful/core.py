@@ -1,0 +1,483 @@
+"""The nouns, the seams and the errors: what every room of Gainful shares.
+
+A newcomer reads this file first.  It does no I/O and imports nothing of ours.
+
+Guarantees: values are frozen; a value's identity is the digest of its content; unknown is ``None``, never
+0.0.  An infrastructure error is raised, never returned: nothing here can hold one as an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON object: a chat message, a tool, a request body, a reply body."""
+
+
+# --- identity -------------------------------------------------------------------------------------------
+
+
+def canonical(value: Any) -> bytes:
+    """Return *value* as canonical JSON, UTF-8 (RFC 8785, JSON Canonicalization Scheme).
+
+    Accepts what ``msgspec.to_builtins`` accepts.  Integers beyond 2**53 are written in full: tool schemas
+    carry 64-bit bounds, and rounding them would give two schemas one digest.  Raises ``ValueError`` for NaN,
+    an infinity, or text that holds a lone surrogate.
+
+    >>> canonical({"b": 1.0, "a": [True, None, "é", 1e-7]})
+    b'{"a":[true,null,"\\xc3\\xa9",1e-7],"b":1}'
+    """
+    return _canonical(msgspec.to_builtins(value)).encode()
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical form of *value*, as 64 hexadecimal digits.
+
+    >>> digest({"a": 1}) == digest({"a": 1.0})
+    True
+    """
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, Mapping):
+        members = sorted(value.items(), key=lambda member: str(member[0]).encode("utf-16-be", "surrogatepass"))
+        return "{" + ",".join(f"{json.dumps(str(k), ensure_ascii=False)}:{_canonical(v)}" for k, v in members) + "}"
+    return "[" + ",".join(map(_canonical, value)) + "]"
+
+
+def _number(value: float) -> str:
+    """Format as ECMAScript does (RFC 8785, section 3.2.2.3): shortest digits, exponent from 1e21 and below 1e-6."""
+    if not math.isfinite(value):
+        raise ValueError(f"JSON has no {value!r}; scores and settings must be finite numbers")
+    if value == 0:
+        return "0"
+    negative, all_digits, exponent = Decimal(repr(value)).as_tuple()
+    digits = "".join(map(str, all_digits)).rstrip("0")
+    point = len(all_digits) + int(exponent)  # where the decimal point stands, counted from the first digit
+    if len(digits) <= point <= 21:
+        text = digits.ljust(point, "0")
+    elif 0 < point <= 21:
+        text = f"{digits[:point]}.{digits[point:]}"
+    elif -6 < point <= 0:
+        text = f"0.{'0' * -point}{digits}"
+    else:
+        text = f"{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e{'+' if point > 0 else '-'}{abs(point - 1)}"
+    return "-" + text if negative else text
+
+
+# --- nouns ----------------------------------------------------------------------------------------------
+
+
+class Value(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A frozen value whose JSON leaves defaults out, so that a field added later keeps every old digest.
+
+    A default of a subclass therefore never changes once a store or a receipt may hold it.
+    """
+
+
+class Case(Value, frozen=True, dict=True):
+    """One input: chat messages as the caller would send them, and tools if any.
+
+    ``target`` is the answer key, where there is one; only checks read it.  ``name`` is what the owner calls
+    the case (an id of theirs, or file and line), used in messages to people and in no digest.
+    """
+
+    messages: tuple[JsonObject, ...]
+    tools: tuple[JsonObject, ...] = ()
+    target: Any = None
+    name: str = ""
+    metadata: JsonObject = {}
+
+    @cached_property
+    def id(self) -> str:
+        """The digest of what the model is shown: equal inputs have equal ids, whatever their targets."""
+        return digest({"messages": self.messages, "tools": self.tools})
+
+    @property
+    def text(self) -> str:
+        """The words of the user's turns, one per line; images and other parts are left out."""
+        return "\n".join(message_text(m) for m in self.messages if m.get("role") == "user")
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """Return the text of a chat message, whether its content is a string, a list of parts or absent."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.get("text", "") for part in content or () if part.get("type") == "text")
+
+
+class Text(Value, frozen=True, tag="text"):
+    """The answer is the reply's text, stripped."""
+
+
+class Number(Value, frozen=True, tag="number"):
+    """The answer is the last number in the reply."""
+
+
+class Choice(Value, frozen=True, tag="choice"):
+    """The answer is one of these labels."""
+
+    labels: tuple[str, ...]
+
+
+class Json(Value, frozen=True, tag="json"):
+    """The answer is a JSON value that follows this JSON schema (draft 2020-12)."""
+
+    schema: JsonObject
+
+
+class ToolCall(Value, frozen=True, tag="tool_call"):
+    """The answer is one call of one of the case's tools: ``{"name": str, "arguments": object}``."""
+
+
+AnswerKind: TypeAlias = Text | Number | Choice | Json | ToolCall
+
+
+class Answer(Value, frozen=True):
+    """What came of one case under one policy.
+
+    ``value`` is the extracted answer (a string, a number, JSON, a tool call), ``None`` where the reply holds
+    none.  ``samples`` are the extracted answers of all samples where a strategy took several.
+    """
+
+    text: str
+    value: Any = None
+    samples: tuple[Any, ...] = ()
+
+
+class Score(Value, frozen=True):
+    """A check's opinion: ``value`` in [0, 1], 1 is right; why not, in words a re-ask can use; the group of error."""
+
+    value: float
+    feedback: str = ""
+    group: str = ""
+
+
+class Verdict(Value, frozen=True):
+    """A score and the check that gave it; ``score`` is ``None`` where the check could not tell."""
+
+    check: str
+    trusted: bool
+    score: float | None = None
+    feedback: str = ""
+    group: str = ""
+
+
+class Usage(Value, frozen=True):
+    """What was spent.  ``cost_usd`` is ``None`` where no price is known."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    elapsed_ms: float = 0.0
+    cost_usd: float | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        costs = [u.cost_usd for u in (self, other) if u.cost_usd is not None]
+        return Usage(
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            elapsed_ms=self.elapsed_ms + other.elapsed_ms,
+            cost_usd=sum(costs) if costs else None,
+        )
+
+
+class Attempt(Value, frozen=True):
+    """One case answered under one policy: the answer, the verdicts, every model call by its memo key, the spend.
+
+    ``score`` is the lowest of the known verdicts (all checks must pass), ``None`` where none is known.
+    """
+
+    case: str
+    policy: str
+    answer: Answer
+    verdicts: tuple[Verdict, ...] = ()
+    score: float | None = None
+    calls: tuple[str, ...] = ()
+    usage: Usage = Usage()
+
+    @property
+    def error(self) -> Verdict | None:
+        """The first verdict below 1, which names the attempt's error group; ``None`` where all passed."""
+        return next((v for v in self.verdicts if v.score is not None and v.score < 1.0), None)
+
+
+# --- policies -------------------------------------------------------------------------------------------
+
+
+class Demo(Value, frozen=True):
+    """A worked example shown before the case: the user's words (and tools, as text) and the answer's value."""
+
+    case: Case
+    value: Any
+
+
+class Format(Value, frozen=True):
+    """How the answer is asked for.
+
+    ``free``: in words.  ``schema``: decoding is constrained to the answer's JSON schema.  ``arguments``: the
+    same, for a task of tool calls with one tool a case: only the arguments are generated.  ``native``: tools
+    go in the request's own field and the server decides.  ``think`` lets a short free text come first inside
+    a constrained answer.  ``signature`` shows tools as one-line signatures rather than as JSON schemas.
+    """
+
+    shape: Literal["free", "schema", "arguments", "native"] = "free"
+    think: bool = False
+    signature: bool = False
+
+
+class Once(Value, frozen=True, tag="once"):
+    """Ask once, greedily."""
+
+
+class Vote(Value, frozen=True, tag="vote"):
+    """Sample and take the answer most samples agree on; stop as soon as the rest cannot change it."""
+
+    samples: int = 5
+    temperature: float = 0.8
+
+
+class Refine(Value, frozen=True, tag="refine"):
+    """Ask; when a check that needs no target objects, ask again with the check's words, ``rounds`` times at most."""
+
+    rounds: int = 1
+
+
+Strategy: TypeAlias = Once | Vote | Refine
+
+
+class Policy(Value, frozen=True, dict=True):
+    """How to answer.  Its name is the digest of its content."""
+
+    instructions: str = ""
+    demos: tuple[Demo, ...] = ()
+    format: Format = Format()
+    strategy: Strategy = Once()
+    max_tokens: int = 256
+
+    @cached_property
+    def id(self) -> str:
+        return digest(self)
+
+
+class Proposal(Value, frozen=True):
+    """A policy some learner suggests, and what it changes, in a few words for people."""
+
+    policy: Policy
+    learner: str
+    change: str
+
+
+class Evidence(Value, frozen=True):
+    """All a learner may look at: dev cases, how the answer looks, and the attempts of the policy it starts from.
+
+    There is no held-out case in here and no way from here to one.
+    """
+
+    kind: AnswerKind
+    cases: tuple[Case, ...]
+    attempts: tuple[Attempt, ...]
+    seed: int = 0
+
+    def verified(self) -> list[tuple[Case, Attempt]]:
+        """Pairs of case and attempt whose every known verdict is 1, in the order of ``cases``."""
+        found = {a.case: a for a in self.attempts if a.score == 1.0}
+        return [(case, found[case.id]) for case in self.cases if case.id in found]
+
+
+# --- seams ----------------------------------------------------------------------------------------------
+
+
+class Reply(Value, frozen=True):
+    """A model's answer to one request: the OpenAI-shaped body untouched, and what it took."""
+
+    body: JsonObject
+    elapsed_ms: float = 0.0
+    cost_usd: float | None = None
+
+    @property
+    def message(self) -> JsonObject:
+        """The first choice's message."""
+        message: JsonObject = self.body["choices"][0]["message"]
+        return message
+
+    @property
+    def usage(self) -> Usage:
+        usage = self.body.get("usage") or {}
+        return Usage(
+            calls=1,
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            completion_tokens=usage.get("completion_tokens") or 0,
+            elapsed_ms=self.elapsed_ms,
+            cost_usd=self.cost_usd,
+        )
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Who answers.
+
+    ``name`` is for people; ``identity`` is everything about the model that can change an answer (a file's
+    digest and engine version, or a served name and base URL) and goes into memo keys and receipts.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> JsonObject: ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls at once this model answers well."""
+        ...
+
+    async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
+        """Answer one OpenAI chat-completions request *body* (without ``model``; everything in it passes through).
+
+        ``sample`` numbers repeats of one request: it is not sent, it keeps a memo from returning one sample twice.
+        Raises ``ModelError``: an infrastructure error is never an answer.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Check(Protocol):
+    """Judges an answer with no person.
+
+    ``trusted`` says that the check executes, validates or compares with a target, so that it may count as
+    proof.  ``needs_target`` says that it reads the answer key, so that nothing that learns may run it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def trusted(self) -> bool: ...
+
+    @property
+    def needs_target(self) -> bool: ...
+
+    @property
+    def spec(self) -> JsonObject:
+        """Kind and settings, as in a task file: enough for a stranger to score the same answer again."""
+        ...
+
+    def __call__(self, case: Case, answer: Answer) -> Score | float | None:
+        """Return a score in [0, 1], or ``None`` for *unknown*."""
+        ...
+
+
+class Learner(Protocol):
+    """Reads evidence, proposes policies.  It never promotes and never sees a held-out case."""
+
+    @property
+    def name(self) -> str: ...
+
+    def propose(self, head: Policy, evidence: Evidence) -> Sequence[Proposal]:
+        """Return policies worth trying next, each differing from *head*; the order is the order of trying."""
+        ...
+
+
+def judge(checks: Iterable[Check], case: Case, answer: Answer) -> tuple[Verdict, ...]:
+    """Run *checks* on one answer; the one boundary between us and a user's check.
+
+    Raises ``CheckError`` naming check and case when a check raises, or returns something that is not ``None``
+    or a number in [0, 1].
+    """
+    verdicts = []
+    for check in checks:
+        try:
+            result = check(case, answer)
+        except Exception as error:  # the check is not ours: name it and the case, whatever it raised
+            raise CheckError(
+                f"check {check.name!r} raised {type(error).__name__} on case {case.name or case.id[:12]!r}: {error}; "
+                "a check must return a score in [0, 1] or None"
+            ) from error
+        score = Score(value=result) if isinstance(result, int | float) else result
+        if score is not None and not (isinstance(score, Score) and 0.0 <= score.value <= 1.0):
+            raise CheckError(
+                f"check {check.name!r} returned {getattr(result, 'value', result)!r} on case "
+                f"{case.name or case.id[:12]!r}; a score must be a number in [0, 1], or None for unknown"
+            )
+        if score is None:
+            verdicts.append(Verdict(check=check.name, trusted=check.trusted))
+        else:
+            verdicts.append(
+                Verdict(
+                    check=check.name,
+                    trusted=check.trusted,
+                    score=float(score.value),
+                    feedback=score.feedback,
+                    group=score.group,
+                )
+            )
+    return tuple(verdicts)
+
+
+def lowest(verdicts: Iterable[Verdict]) -> float | None:
+    """Return the lowest known score, ``None`` where nothing is known: all checks must pass."""
+    return min((v.score for v in verdicts if v.score is not None), default=None)
+
+
+# --- errors ---------------------------------------------------------------------------------------------
+
+
+class GainfulError(Exception):
+    """All our errors: one sentence saying where, what was seen and what to do.  Survives pickling."""
+
+    exit_code = 2
+
+
+class TaskError(GainfulError):
+    """A task file, a case or a split that cannot be used."""
+
+
+class CheckError(GainfulError):
+    """A check that raised or returned something that is no score."""
+
+
+class LearnerError(GainfulError):
+    """A learner that raised or proposed something that is no policy."""
+
+
+class ModelError(GainfulError):
+    """The model could not answer: an infrastructure error, never a wrong answer."""
+
+
+class ModelNotFound(ModelError):
+    """No such model, file or server: trying again will not help."""
+
+
+class StoreError(GainfulError):
+    """A store that cannot be opened, read or written; what was committed before is safe."""
+
+
+class ReceiptError(GainfulError):
+    """A receipt that cannot be read."""
+
+
+class Stopped(GainfulError):
+    """The run stopped before its end, by Ctrl-C, its time limit or its budget; it can be resumed."""
+
+    exit_code = 3

@@ -1,0 +1,222 @@
+"""What a run writes down: one record a step, in the order in which the steps are decided.
+
+The loop writes records; the terminal, the HTML report and resume read them.  Each is a function of the run's
+spec, seed and the model's answers: a run that was killed and resumed writes the same records again, byte for
+byte.  Only ``Progress`` is not kept: it says how far a step has come and drives progress bars.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from gainful.core import Policy, Proposal, Usage, Value
+
+
+class Interval(Value, frozen=True):
+    """A mean in [0, 1] (or a difference in [-1, 1]) of ``n`` cases with its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    confidence: float = 0.95
+
+
+class Example(Value, frozen=True):
+    """One error as a person reads it: what was asked, what was answered, what the check said."""
+
+    case: str
+    question: str
+    answer: str
+    feedback: str
+
+
+class ErrorGroup(Value, frozen=True):
+    """Errors of one kind (not JSON, wrong function, ungrounded value ...), with a few examples."""
+
+    group: str
+    count: int
+    examples: tuple[Example, ...] = ()
+
+
+class Started(Value, frozen=True, tag="started"):
+    """The run's spec: what, with which model, on how many cases, from which champion."""
+
+    run: str
+    task: str
+    model: str
+    seed: int
+    dev: int
+    holdout: int
+    champion: Policy
+    learn_checks: tuple[str, ...]
+    proof_checks: tuple[str, ...]
+    budget_calls: int | None = None
+
+
+class Power(Value, frozen=True, tag="power"):
+    """What this hold-out can certify at this level, said before the run spends anything on it.
+
+    ``certifiable`` is the smallest gain found with 90 % power; ``cases_for`` maps a gain in points to the cases it needs.
+    """
+
+    size: int
+    level: float
+    rank: int
+    certifiable: float
+    cases_for: dict[str, int]
+
+
+class Baseline(Value, frozen=True, tag="baseline"):
+    """The champion on dev, by the checks that learning may use, and its errors, most frequent group first."""
+
+    policy: str
+    score: Interval
+    groups: tuple[ErrorGroup, ...]
+    usage: Usage
+
+
+class Proposed(Value, frozen=True, tag="proposed"):
+    """A candidate enters the race of round ``round`` under a short ``label`` ("c3")."""
+
+    round: int
+    label: str
+    proposal: Proposal
+
+
+class Standing(Value, frozen=True):
+    """How a candidate stands against the head on the cases both have answered; ``kept`` says whether it races on."""
+
+    label: str
+    policy: str
+    n: int
+    score: float
+    gain: float
+    wins: int
+    losses: int
+    kept: bool
+    usage: Usage
+
+
+class Rung(Value, frozen=True, tag="rung"):
+    """One step of successive halving: all candidates still in the race on the same ``n`` cases, best first."""
+
+    round: int
+    rung: int
+    n: int
+    standings: tuple[Standing, ...]
+
+
+class Head(Value, frozen=True, tag="head"):
+    """The round is over: the head of the lineage, changed or not, and its dev gain over the champion."""
+
+    round: int
+    policy: str
+    label: str | None
+    learner: str | None
+    change: str | None
+    score: Interval
+    gain: float
+    gain_over_champion: float
+    groups: tuple[ErrorGroup, ...]
+
+
+class Unconfirmed(Value, frozen=True, tag="unconfirmed"):
+    """The run ends without a confirmation, and why."""
+
+    reason: str
+
+
+class Opened(Value, frozen=True, tag="opened"):
+    """A confirmation begins: pre-registered under ``registration``, before the first held-out call."""
+
+    registration: str
+    challenger: str
+    champion: str
+    test: Literal["sign", "e-process"]
+    level: float
+    margin: float
+    size: int
+    looks: tuple[int, ...]
+
+
+class Looked(Value, frozen=True, tag="looked"):
+    """One look of the confirmation.
+
+    For the sign test ``statistic`` is the wins and ``boundary`` the fewest that promote (``None``: out of reach at this look);
+    for the e-process they are the evidence E and 1/level.
+    """
+
+    n: int
+    wins: int
+    losses: int
+    mean_difference: float
+    statistic: float
+    boundary: float | None
+    conditional_power: float
+    decision: Literal["promote", "continue", "stop"]
+
+
+class Decided(Value, frozen=True, tag="decided"):
+    """The decision, and what is certified: ``difference.low`` is the anytime-valid lower bound, the number to quote."""
+
+    promoted: bool
+    reason: str
+    n: int
+    before: Interval
+    after: Interval
+    difference: Interval
+    before_groups: tuple[ErrorGroup, ...]
+    after_groups: tuple[ErrorGroup, ...]
+    usage: Usage
+
+
+class Contribution(Value, frozen=True):
+    """What one candidate changed on dev against the head it was proposed for, harm included.
+
+    ``gain`` is by the checks learning used; ``true_gain`` by the answer key, scored afterwards from the stored
+    answers without a model call and seen by no learner; ``None`` where the task has no key.
+    """
+
+    label: str
+    learner: str
+    change: str
+    n: int
+    gain: float
+    true_gain: float | None
+    taken: bool
+
+
+class Finished(Value, frozen=True, tag="finished"):
+    """The end: the champion now in service, the receipt, every learner's contribution, and all that was spent."""
+
+    champion: str
+    promoted: bool
+    receipt: str | None
+    contributions: tuple[Contribution, ...]
+    search_usage: Usage
+    confirm_usage: Usage
+
+
+Event: TypeAlias = (
+    Started
+    | Power
+    | Baseline
+    | Proposed
+    | Rung
+    | Head
+    | Unconfirmed
+    | Opened
+    | Looked
+    | Decided
+    | Finished
+)
+
+
+class Progress(Value, frozen=True):
+    """How far the running step has come, in model-answered cases; never stored."""
+
+    step: str
+    done: int
+    total: int
+    detail: dict[str, Any] = {}
