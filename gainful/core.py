@@ -234,15 +234,17 @@ class Demo(Value, frozen=True):
 class Format(Value, frozen=True):
     """How the answer is asked for.
 
-    ``free``: in words.  ``schema``: decoding is constrained to the answer's JSON schema.  ``arguments``: the
-    same, for a task of tool calls with one tool a case: only the arguments are generated.  ``native``: tools
-    go in the request's own field and the server decides.  ``think`` lets a short free text come first inside
-    a constrained answer.  ``signature`` shows tools as one-line signatures rather than as JSON schemas.
+    ``shape``: ``free``, in words; ``schema``, decoding is constrained to the answer's JSON schema; ``arguments``,
+    the same for a tool call where the case has one tool, and only its arguments are generated; ``native``, tools go
+    in the request's own field and the server decides.  ``think`` lets a short free text come first inside a
+    constrained answer.  ``signatures`` shows tools as one-line signatures instead of JSON schemas.
+    ``required_only`` leaves optional arguments out of what may be generated.
     """
 
     shape: Literal["free", "schema", "arguments", "native"] = "free"
     think: bool = False
-    signature: bool = False
+    signatures: bool = False
+    required_only: bool = False
 
 
 class Once(Value, frozen=True, tag="once"):
@@ -308,11 +310,15 @@ class Evidence(Value, frozen=True):
 
 
 class Reply(Value, frozen=True):
-    """A model's answer to one request: the OpenAI-shaped body untouched, and what it took."""
+    """A model's answer to one request: the OpenAI-shaped body untouched, and what it took.
+
+    ``key`` names the call where it is remembered; empty where nothing remembers it.
+    """
 
     body: JsonObject
     elapsed_ms: float = 0.0
     cost_usd: float | None = None
+    key: str = ""
 
     @property
     def message(self) -> JsonObject:

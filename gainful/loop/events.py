@@ -7,7 +7,7 @@ byte.  Only ``Progress`` is not kept: it says how far a step has come and drives
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from gainful.core import Policy, Proposal, Usage, Value
 
@@ -57,7 +57,8 @@ class Started(Value, frozen=True, tag="started"):
 class Power(Value, frozen=True, tag="power"):
     """What this hold-out can certify at this level, said before the run spends anything on it.
 
-    ``certifiable`` is the smallest gain found with 90 % power; ``cases_for`` maps a gain in points to the cases it needs.
+    ``certifiable`` is the smallest gain found with 90 % power; ``cases_for`` maps a gain in points to the cases
+    it needs.
     """
 
     size: int
@@ -143,8 +144,8 @@ class Opened(Value, frozen=True, tag="opened"):
 class Looked(Value, frozen=True, tag="looked"):
     """One look of the confirmation.
 
-    For the sign test ``statistic`` is the wins and ``boundary`` the fewest that promote (``None``: out of reach at this look);
-    for the e-process they are the evidence E and 1/level.
+    For the sign test ``statistic`` is the wins and ``boundary`` the fewest that promote (``None``: out of reach at
+    this look); for the e-process they are the evidence E and 1/level.
     """
 
     n: int
@@ -199,17 +200,7 @@ class Finished(Value, frozen=True, tag="finished"):
 
 
 Event: TypeAlias = (
-    Started
-    | Power
-    | Baseline
-    | Proposed
-    | Rung
-    | Head
-    | Unconfirmed
-    | Opened
-    | Looked
-    | Decided
-    | Finished
+    Started | Power | Baseline | Proposed | Rung | Head | Unconfirmed | Opened | Looked | Decided | Finished
 )
 
 
@@ -219,4 +210,3 @@ class Progress(Value, frozen=True):
     step: str
     done: int
     total: int
-    detail: dict[str, Any] = {}

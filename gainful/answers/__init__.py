@@ -1,0 +1,1 @@
+"""How one request becomes one answer: the prompt, the extraction, the strategy."""

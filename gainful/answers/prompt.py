@@ -1,0 +1,185 @@
+"""Render a policy and a case as one chat-completions request.
+
+The case's own turns stay as they came.  What the policy adds stands before them, most stable first
+(instructions, demos, then the case), so that an engine that shares prompt prefixes computes the policy's part
+once.  Only where tools are shown as text does the last user turn gain a preamble.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gainful.core import AnswerKind, Case, Choice, Demo, Format, Json, JsonObject, Number, Policy, Text, ToolCall
+
+THOUGHT_CHARACTERS = 160  # room for one sentence; a small model left alone fills whatever it is given
+ANNOTATIONS = frozenset({"description", "default", "examples", "title", "format", "optional"})
+
+
+def request(policy: Policy, case: Case, kind: AnswerKind) -> JsonObject:
+    """Return the request body that asks for *case* under *policy*, greedily (temperature 0).
+
+    A demo is never shown for its own case: an answer to be found must not stand in the question.
+    """
+    form = policy.format
+    messages: list[JsonObject] = []
+    turns = list(case.messages)
+    system = "\n\n".join(filter(None, (policy.instructions, _wording(kind, form))))
+    if turns and turns[0].get("role") == "system":
+        theirs = turns.pop(0)
+        system = "\n\n".join(filter(None, (system, theirs.get("content"))))
+    if system:
+        messages.append({"role": "system", "content": system})
+    for demo in policy.demos:
+        if demo.case.id != case.id:
+            messages += _demo_turns(demo, form)
+    messages += _with_tools(turns, case, form)
+    body: JsonObject = {"messages": messages, "max_tokens": policy.max_tokens, "temperature": 0}
+    if form.shape == "native" and case.tools:
+        body["tools"] = list(case.tools)
+        body["tool_choice"] = "required"
+    schema = answer_schema(kind, case, form)
+    if schema is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    return body
+
+
+def answer_schema(kind: AnswerKind, case: Case, form: Format) -> JsonObject | None:
+    """Return the JSON schema that constrains the answer, ``None`` where the form leaves it free."""
+    if form.shape in ("free", "native"):
+        return None
+    match kind:
+        case ToolCall():
+            schema = _call_schema(case, form)
+        case Json(schema=answer):
+            schema = _object({"answer": answer}) if form.think else answer
+        case Choice(labels=labels):
+            schema = _object({"answer": {"enum": list(labels)}})
+        case Number():
+            schema = _object({"answer": {"type": "number"}})
+        case Text():
+            return None
+    if form.think:
+        thought = {"type": "string", "maxLength": THOUGHT_CHARACTERS}
+        return _object({"thought": thought, **schema["properties"]}, ["thought", *schema["required"]])
+    return schema
+
+
+def _call_schema(case: Case, form: Format) -> JsonObject:
+    arguments = {tool["function"]["name"]: _arguments_schema(tool, form) for tool in case.tools}
+    if form.shape == "arguments" and len(arguments) == 1:
+        (schema,) = arguments.values()
+        return _object({"arguments": schema}) if form.think else schema
+    if len(arguments) == 1:
+        ((name, schema),) = arguments.items()
+        return _object({"name": {"const": name}, "arguments": schema})
+    calls = [_object({"name": {"const": name}, "arguments": schema}) for name, schema in arguments.items()]
+    return _object({"call": {"anyOf": calls}})
+
+
+def _arguments_schema(tool: JsonObject, form: Format) -> JsonObject:
+    schema = tool["function"].get("parameters") or {"type": "object", "properties": {}}
+    properties = schema.get("properties") or {}
+    required = [name for name in schema.get("required") or () if name in properties]
+    shown = {k: v for k, v in properties.items() if k in required or not form.required_only}
+    return _object({name: _bare(inner) for name, inner in shown.items()}, required)
+
+
+def _bare(schema: Any) -> Any:
+    """Drop what does not constrain decoding; a property may itself be called "description"."""
+    if not isinstance(schema, Mapping):
+        return schema
+    bare = {k: v for k, v in schema.items() if k not in ANNOTATIONS}
+    if isinstance(schema.get("properties"), Mapping):
+        bare["properties"] = {name: _bare(inner) for name, inner in schema["properties"].items()}
+    if "items" in bare:
+        bare["items"] = _bare(bare["items"])
+    return bare
+
+
+def _object(properties: JsonObject, required: list[str] | None = None) -> JsonObject:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties) if required is None else required,
+        "additionalProperties": False,
+    }
+
+
+def _wording(kind: AnswerKind, form: Format) -> str:
+    """Say in words what the answer must look like; a constrained model writes better what it was told to write."""
+    match kind:
+        case ToolCall() if form.shape == "native":
+            return ""
+        case ToolCall() if form.shape == "arguments":
+            return "Reply with the arguments of the function as one JSON object and nothing else."
+        case ToolCall():
+            return 'Reply with one JSON object {"name": function name, "arguments": {...}} and nothing else.'
+        case Json(schema=schema):
+            return "Reply with one JSON value that follows this JSON schema and nothing else: " + compact(schema)
+        case Choice(labels=labels):
+            return "Reply with one of these labels and nothing else: " + ", ".join(labels) + "."
+        case Number():
+            return "End your reply with the number."
+        case Text():
+            return ""
+
+
+def _with_tools(turns: list[JsonObject], case: Case, form: Format) -> list[JsonObject]:
+    """Put the tools, as text, before the words of the last user turn, unless the request carries them itself."""
+    if not case.tools or form.shape == "native":
+        return turns
+    last = max((i for i, turn in enumerate(turns) if turn.get("role") == "user"), default=None)
+    if last is None:
+        return [{"role": "user", "content": _tools_text(case, form)}, *turns]
+    preamble = f"{_tools_text(case, form)}\n\nRequest: "
+    content = turns[last].get("content")
+    parts = content if isinstance(content, list) else None
+    shown = [{"type": "text", "text": preamble}, *parts] if parts is not None else f"{preamble}{content or ''}"
+    return [*turns[:last], {**turns[last], "content": shown}, *turns[last + 1 :]]
+
+
+def _demo_turns(demo: Demo, form: Format) -> list[JsonObject]:
+    turns = [turn for turn in demo.case.messages if turn.get("role") != "system"]
+    value = demo.value
+    if form.shape == "arguments" and len(demo.case.tools) == 1 and isinstance(value, Mapping):
+        value = value.get("arguments")
+    text = value if isinstance(value, str) else compact(value)
+    return [*_with_tools(turns, demo.case, form), {"role": "assistant", "content": text}]
+
+
+def _tools_text(case: Case, form: Format) -> str:
+    functions = [tool["function"] for tool in case.tools]
+    show = signature if form.signatures else compact
+    return ("Function: " if len(functions) == 1 else "Functions:\n") + "\n".join(map(show, functions))
+
+
+def signature(function: Mapping[str, Any]) -> str:
+    """Return a tool as one line: name, arguments with their types, and what they mean.
+
+    >>> print(signature({"name": "area", "description": "Area of a triangle.", "parameters": {
+    ...     "properties": {"base": {"type": "integer", "description": "Its base."}, "unit": {"type": "string"}},
+    ...     "required": ["base"]}}))
+    area(base: integer, unit?: string): Area of a triangle. base: Its base.
+    """
+    schema = function.get("parameters") or {}
+    properties: Mapping[str, Any] = schema.get("properties") or {}
+    required = schema.get("required") or ()
+    arguments = [f"{n}{'' if n in required else '?'}: {_type_text(inner)}" for n, inner in properties.items()]
+    meanings = [f"{n}: {inner['description']}" for n, inner in properties.items() if inner.get("description")]
+    head = f"{function['name']}({', '.join(arguments)})"
+    return " ".join(filter(None, [f"{head}:", function.get("description", ""), *meanings]))
+
+
+def _type_text(schema: Mapping[str, Any]) -> str:
+    if schema.get("enum"):
+        return " | ".join(compact(label) for label in schema["enum"])
+    if isinstance(schema.get("items"), Mapping):
+        return f"{_type_text(schema['items'])}[]"
+    return str(schema.get("type", "any"))
+
+
+def compact(value: Any) -> str:
+    """Return JSON without the blanks, which cost a model tokens and say nothing."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
