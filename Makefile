@@ -1,0 +1,67 @@
+# Every target sets itself up in .venv from a bare machine: Python 3.11 or newer, make and a package index.
+# The stamps .venv/.core and .venv/.dev make pip run again only when pyproject.toml has changed.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo check test bench clean lint browser
+
+SHELL := /bin/sh
+BIN := .venv/bin
+BENCHMARKS := $(filter-out benchmarks/peers.py benchmarks/figures.py,$(wildcard benchmarks/*.py))
+
+export PIP_NO_INPUT := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DEBIAN_FRONTEND := noninteractive
+
+help:
+	@echo "make demo    a small model improves itself on real tool calls, about 10 minutes on 2 cores"
+	@echo "make check   format, lint, types, import contracts and fast tests: under a minute, no network"
+	@echo "make test    the same with all the slow tests: the real model, a real browser, the built wheel"
+	@echo "make bench   every benchmark, each peer in an environment of its own; results in out/benchmarks"
+	@echo "make clean   remove all that make made here: .venv, out, caches (receipts stay)"
+
+demo: .venv/.core
+	$(BIN)/gainful demo
+
+check: lint
+	$(BIN)/pytest -m "not slow"
+
+test: lint browser
+	$(BIN)/pytest
+
+bench: .venv/.dev
+	@for script in $(BENCHMARKS); do \
+	    echo "== $$script"; \
+	    $(BIN)/python $$script || exit 1; \
+	done
+
+clean:
+	rm -rf .venv out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The browser in which the tests open the HTML report.
+browser:
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq </dev/null && apt-get install -y -qq --no-install-recommends chromium </dev/null >/dev/null; \
+	else \
+	    echo "The browser test needs Chromium; install it (Debian: apt-get install chromium) and run make test again." >&2; exit 1; \
+	fi
+
+.venv/.made:
+	@.ci/venv .venv
+	@touch $@
+
+.venv/.core: pyproject.toml | .venv/.made
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/.made
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch .venv/.core $@
