@@ -475,6 +475,13 @@ class ModelNotFound(ModelError):
     """No such model, file or server: trying again will not help."""
 
 
+class RequestRefused(ModelError):
+    """The model was reached and will never answer this request: too long, a schema it cannot keep, content it filters.
+
+    The fault lies with the request, so with the policy that made it: an arm that meets it scores 0.
+    """
+
+
 class StoreError(GainfulError):
     """A store that cannot be opened, read or written; what was committed before is safe."""
 
