@@ -1,0 +1,56 @@
+"""Small JSON texts made smaller: replies, attempts and records as they lie in a store.
+
+Deflate with a preset dictionary of the words our JSON is made of: a text of 300 bytes shrinks to about half,
+where plain deflate would gain nothing.  The first byte names the coding, so that another can be added.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+PLAIN, DEFLATE = b"\0", b"\1"
+LEVEL = 6  # 9 saves under 1 % more and takes longer
+
+# What coding 1 was written with: never change it, add a coding.  Frequent strings stand last (RFC 1950, 2.2).
+WORDS = (
+    b'"tool_calls":[{"id":"","type":"function","function":{"name":"","arguments":"{\\"'
+    b'"logprobs":{"content":[{"token":"","logprob":-0.,"bytes":[],"top_logprobs":[{"token":"'
+    b'"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}'
+    b'"system_fingerprint":"","model":"","finish_reason":"tool_calls","refusal":null,"reasoning_content":null'
+    b'{"type":"proposed","policy":{"instructions":"","demos":[{"case":{"messages":[{"role":"system","content":"'
+    b'"format":{"shape":"schema"},"strategy":{"type":"once"},"max_tokens":256'
+    b'"name":"","arguments":{"},"samples":["group":"wrong value","feedback":"","score":0.0,"trusted":true'
+    b'{"case":"","policy":"","answer":{"text":"{\\"name\\": \\"","value":{"'
+    b'},"verdicts":[{"check":"schema","trusted":true,"score":1.0},{"check":"'
+    b'"score":1.0,"usage":{"calls":1,"prompt_tokens":1,"completion_tokens":1,"elapsed_ms":1.'
+    b'{"body":{"choices":[{"finish_reason":"stop","index":0,"message":{"role":"assistant","content":"'
+    b'"}}],"usage":{"completion_tokens":1,"prompt_tokens":1,"total_tokens":1}},"elapsed_ms":'
+)
+
+
+def pack(text: bytes) -> bytes:
+    """Return *text* in the shorter of the two codings.
+
+    >>> unpack(pack(b'{"a": 1}'))
+    b'{"a": 1}'
+    """
+    deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=WORDS)
+    small = deflate.compress(text) + deflate.flush()
+    return DEFLATE + small if len(small) < len(text) else PLAIN + text
+
+
+def unpack(packed: bytes) -> bytes:
+    """Return the text that ``pack`` was given; raises ``ValueError`` where *packed* is not its work."""
+    coding, content = packed[:1], packed[1:]
+    if coding == PLAIN:
+        return content
+    if coding != DEFLATE:
+        raise ValueError(f"coding {coding!r} is unknown")
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS, zdict=WORDS)
+    try:
+        text = inflate.decompress(content) + inflate.flush()
+    except zlib.error as error:
+        raise ValueError(f"a packed text is damaged ({error})") from error
+    if not inflate.eof:
+        raise ValueError("a packed text is cut short")
+    return text

@@ -1,0 +1,171 @@
+"""One SQLite file of ours: opened, brought up to date, and its faults said in one sentence.
+
+Guarantees: a file that is not a store of Gainful's, or is one of a newer version, is refused and left as it
+was; a migration happens as a whole or not at all, once, even when two processes open an old store together.
+What the tables mean is left to ``sqlite.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from gainful.core import StoreError
+
+APPLICATION_ID = 0x6761696E  # "gain", in bytes 68 to 71 of the file
+BUSY_S = 5.0  # writes of ours take milliseconds: whoever holds a store for longer is stuck or is not ours
+
+Sync: TypeAlias = Literal["normal", "full"]
+
+
+def packaged_migrations() -> Traversable:
+    """Return the folder of numbered SQL files that this version brings."""
+    return files("gainful.store") / "migrations"
+
+
+class Database:
+    """A connection to the store at *path*, created where there is no file.
+
+    ``sync="full"`` waits for the disk at each commit, so that commits survive a power cut as well; ``normal``
+    survives the death of the process and may lose the last commits with the power.
+    Raises ``StoreError``; the file is then as it was.
+    """
+
+    def __init__(
+        self, path: Path, sync: Sync = "normal", busy_s: float = BUSY_S, migrations: Traversable | None = None
+    ) -> None:
+        self.path = path
+        self.busy_s = busy_s
+        _check_place(path)
+        with self.faults():
+            self.connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
+        try:
+            with self.faults():
+                self._prepare(sync, migrations or packaged_migrations())
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _prepare(self, sync: Sync, migrations: Traversable) -> None:
+        execute = self.connection.execute
+        (owner,) = execute("PRAGMA application_id").fetchone()
+        (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if owner != APPLICATION_ID and (owner or tables):
+            raise StoreError(f"{self.path} is a database of another program; name another file for the store")
+        execute("PRAGMA journal_mode = WAL")
+        execute(f"PRAGMA synchronous = {sync}")
+        execute("PRAGMA foreign_keys = ON")
+        self._migrate(migrations)
+
+    def _migrate(self, migrations: Traversable) -> None:
+        scripts = sorted((int(f.name[:4]), f) for f in migrations.iterdir() if f.name.endswith(".sql"))
+        latest = scripts[-1][0]
+        if self._version() == latest:
+            return  # the usual case takes no lock
+        with self.writing():
+            version = self._version()
+            if version > latest:
+                raise StoreError(
+                    f"store {self.path} is of version {version} and this Gainful knows versions up to {latest}; "
+                    "update Gainful, or name another store"
+                )
+            for number, script in scripts[version:]:
+                for statement in _statements(script.read_text(encoding="utf-8")):
+                    self.connection.execute(statement)
+                self.connection.execute(f"PRAGMA user_version = {number}")
+            self.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _version(self) -> int:
+        version: int = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        return version
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that owns the store from its first read on: all of it or nothing."""
+        with self.faults():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def faults(self) -> Iterator[sqlite3.Connection]:
+        """Turn what SQLite raises inside into a ``StoreError`` that says what to do."""
+        try:
+            yield self.connection if hasattr(self, "connection") else None  # type: ignore[misc]
+        except sqlite3.ProgrammingError:
+            raise  # a mistake in our own code is no fault of the store
+        except sqlite3.DatabaseError as error:
+            raise StoreError(self._sentence(error)) from error
+
+    def _sentence(self, error: sqlite3.DatabaseError) -> str:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return f"store {self.path} is held by another process (waited {self.busy_s:g} s); wait for it or stop it"
+        if code == sqlite3.SQLITE_FULL:
+            return (
+                f"the disk of store {self.path} is full; free some space and run the same command again, "
+                "what was written before is safe"
+            )
+        if code == sqlite3.SQLITE_NOTADB:
+            return f"{self.path} is not a store; name another file"
+        if code == sqlite3.SQLITE_CORRUPT:
+            return self.damage(str(error))
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
+            return f"store {self.path} cannot be written ({error}); change its permissions or name another file"
+        if code == sqlite3.SQLITE_IOERR:
+            return (
+                f"store {self.path} could not be read or written ({error}); check the disk's space and health and "
+                "run the same command again, what was written before is safe"
+            )
+        return f"store {self.path} refused ({error}); nothing was written"
+
+    def damage(self, seen: str) -> str:
+        """Say that part of the file cannot be read."""
+        return (
+            f"store {self.path} is damaged ({seen}); restore a copy of it, or move the file away and start a new one: "
+            "nothing in it was overwritten"
+        )
+
+    def close(self) -> None:
+        """Close the connection; SQLite folds its log into the file."""
+        self.connection.close()
+
+
+def _check_place(path: Path) -> None:
+    """Refuse, in words, the places where SQLite would only say that it is unable to open the file."""
+    if path.is_dir():
+        raise StoreError(f"{path} is a directory; name a file in it for the store")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"folder {path.parent} cannot be made ({error.strerror}); name another file for the store"
+        ) from error
+    for place in (path, path.parent):  # SQLite keeps its log beside the file
+        if place.exists() and not os.access(place, os.W_OK):
+            raise StoreError(
+                f"store {path} cannot be written ({place} is read-only); change its permissions or name another file"
+            )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split an SQL script, triggers included: ``executescript`` would end the transaction that must hold it all."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement

@@ -1,0 +1,65 @@
+"""One process at a time on one run.
+
+A lock is a file beside the store, held with ``flock``: the kernel lets go of it when the process dies, however
+it dies, so no lock is ever left behind.  Works between processes of one machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gainful.core import StoreError, digest
+
+
+class RunLock:
+    """Run *run* of the store at *store*, held from construction until ``release`` or the end of the process.
+
+    Raises ``StoreError`` at once when another holds it.
+    """
+
+    def __init__(self, store: Path, run: str) -> None:
+        self._path = store.with_name(f"{store.name}-run-{digest(run)[:16]}.lock")
+        self._file: int | None = None
+        while self._file is None:
+            self._file = self._take(run)
+
+    def _take(self, run: str) -> int | None:
+        """Return the locked file, ``None`` if its last holder removed it just before we had the lock."""
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 20).decode() or "?"
+            os.close(file)
+            raise StoreError(
+                f"run {run!r} is being run by process {holder}; wait for it or stop it, it can be resumed"
+            ) from None
+        try:
+            here = os.stat(self._path).st_ino == os.fstat(file).st_ino
+        except FileNotFoundError:
+            here = False
+        if not here:
+            os.close(file)
+            return None
+        os.ftruncate(file, 0)
+        os.write(file, str(os.getpid()).encode())
+        return file
+
+    def release(self) -> None:
+        """Let go; releasing twice is fine."""
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)  # before letting go, so that nobody's newer file is removed
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

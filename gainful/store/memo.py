@@ -1,0 +1,131 @@
+"""A memo of model calls: what was paid for once is not paid for again.
+
+``MemoModel`` stands in front of any model.  Guarantees: a finished reply is stored before it is returned, and
+a reply from the store is the reply as it was first returned, its time and cost included, so sums repeat when a
+run is resumed; identical calls made together become one; an error is never stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from gainful.core import JsonObject, Model, Reply, digest
+from gainful.store.store import Store
+
+# Fields of a request that change who is told, billed or streamed to, and not one token of the answer.
+SILENT = frozenset(
+    {
+        "metadata",  # labels for the vendor's log
+        "prompt_cache_key",  # routes to a warm prompt cache
+        "prompt_cache_retention",  # how long that cache is kept
+        "safety_identifier",  # which end user to name in an abuse report
+        "service_tier",  # queue and price; vendors state that the model is the same
+        "store",  # whether the vendor keeps the conversation
+        "stream",  # a streamed reply reaches us whole
+        "stream_options",
+        "user",  # the former name of safety_identifier
+    }
+)
+
+# What a reply's body keeps.  ``id``, ``created`` and llama.cpp's ``timings`` differ from call to call and say
+# nothing about the answer; without them a reply takes half the space.
+KEPT = ("choices", "usage", "model", "system_fingerprint")
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Reply).decode
+
+
+def memo_key(identity: JsonObject, body: JsonObject, sample: int = 0) -> str:
+    """Return the digest of all that can change the answer: the model, the request, the number of the sample.
+
+    >>> memo_key({"name": "m"}, {"messages": [], "user": "ann"}) == memo_key({"name": "m"}, {"messages": []})
+    True
+    """
+    audible = {name: value for name, value in body.items() if name not in SILENT}
+    return digest({"body": audible, "model": identity, "sample": sample})
+
+
+class MemoModel:
+    """A ``Model`` that asks *model* only what *store* does not know.
+
+    ``fresh_calls`` counts the replies the model made, ``saved_calls`` those that took no call.
+    """
+
+    def __init__(self, model: Model, store: Store) -> None:
+        self._model = model
+        self._store = store
+        self._running: dict[str, asyncio.Future[Reply]] = {}
+        self.fresh_calls = 0
+        self.saved_calls = 0
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._model.name
+
+    @property
+    def identity(self) -> JsonObject:
+        """The model's identity."""
+        return self._model.identity
+
+    @property
+    def concurrency(self) -> int:
+        """The model's concurrency."""
+        return self._model.concurrency
+
+    async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
+        """Return the stored reply, else the model's, its body reduced to ``KEPT``.  Raises what the model raises."""
+        key = memo_key(self.identity, body, sample)
+        while True:
+            stored = self._store.memo_get(key)
+            if stored is not None:
+                self.saved_calls += 1
+                return _decode(stored)
+            running = self._running.get(key)
+            if running is None:
+                return await self._ask(key, body, sample)
+            await asyncio.wait([running])
+            if not running.cancelled():  # else whoever asked went away: look again
+                reply = running.result()
+                self.saved_calls += 1
+                return reply
+
+    async def _ask(self, key: str, body: JsonObject, sample: int) -> Reply:
+        running = self._running[key] = asyncio.get_running_loop().create_future()
+        try:
+            reply = self._keep(key, await self._model.complete(body, sample=sample))
+        except asyncio.CancelledError:
+            running.cancel()
+            raise
+        except BaseException as error:
+            running.set_exception(error)
+            running.exception()  # seen: nobody else need be waiting
+            raise
+        else:
+            running.set_result(reply)
+            return reply
+        finally:
+            del self._running[key]
+
+    def _keep(self, key: str, reply: Reply) -> Reply:
+        """Store *reply* and return what the store holds: a resumed run is given the very same."""
+        self.fresh_calls += 1
+        kept = msgspec.structs.replace(reply, body={name: reply.body[name] for name in KEPT if name in reply.body})
+        encoded = _encode(kept)
+        if _is_finished(kept.body):
+            self._store.memo_put(key, encoded)
+            encoded = self._store.memo_get(key) or encoded  # another process may have been first
+        return _decode(encoded)
+
+    async def close(self) -> None:
+        """Close the model; the store stays open."""
+        await self._model.close()
+
+
+def _is_finished(body: JsonObject) -> bool:
+    """Whether every choice came to an end of its own, or at the token limit: no upstream broke off."""
+    choices: list[dict[str, Any]] = body.get("choices") or []
+    return bool(choices) and all(choice.get("finish_reason", "stop") not in (None, "error") for choice in choices)

@@ -1,0 +1,316 @@
+"""The store in one SQLite file, in WAL mode: readers never wait, and one writer at a time waits milliseconds.
+
+Guarantees what ``Store`` promises.  Opening, versions and faults are in ``database.py``; how a text is made
+small is in ``compact.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from gainful.core import Attempt, JsonObject, Policy, StoreError, canonical
+from gainful.store.compact import pack, unpack
+from gainful.store.database import Database, Sync
+from gainful.store.lock import RunLock
+from gainful.store.store import GENESIS, Installed, LedgerEntry, LedgerKind, Run, ledger_hash, verify_chain
+
+MIN_PREFIX = 6  # hexadecimal digits; with fewer, policies of one store would soon share them
+
+_encode = msgspec.json.Encoder().encode
+_attempt = msgspec.json.Decoder(Attempt).decode
+
+
+class SQLiteStore:
+    """A ``Store`` in the file *path*, created with its folders where it is missing.
+
+    *clock* gives the time that ledger lines, champions and runs are stamped with; no content depends on it.
+    Raises ``StoreError`` when the file cannot be a store: a directory, another program's, a newer version's.
+    """
+
+    def __init__(
+        self, path: str | Path, *, clock: Callable[[], float] = time.time, sync: Sync = "normal", busy_s: float = 5.0
+    ) -> None:
+        self.path = Path(path)
+        self._clock = clock
+        self._database = Database(self.path, sync, busy_s)
+        self._locks: list[RunLock] = []
+
+    # --- memo of model calls
+
+    def memo_get(self, key: str) -> bytes | None:
+        row = self._one("SELECT value FROM memo WHERE key = ?", _id(key))
+        return self._unpack(row[0]) if row else None
+
+    def memo_put(self, key: str, value: bytes) -> None:
+        with self._database.faults() as connection:
+            connection.execute("INSERT OR IGNORE INTO memo (key, value) VALUES (?, ?)", (_id(key), pack(value)))
+
+    # --- policies and attempts
+
+    def put_policy(self, policy: Policy) -> None:
+        if self._one("SELECT 1 FROM policies WHERE digest = ?", _id(policy.id)) is None:
+            with self._database.writing() as connection:
+                _put_policy(connection, policy)
+
+    def policy(self, id: str) -> Policy:
+        prefix = id.lower()
+        if not MIN_PREFIX <= len(prefix) <= 64 or set(prefix) - set("0123456789abcdef"):
+            raise StoreError(f"{id!r} names no policy; give at least {MIN_PREFIX} digits of its hexadecimal id")
+        rows = self._all(
+            "SELECT digest, content FROM policies WHERE digest BETWEEN ? AND ? LIMIT 2",
+            bytes.fromhex(prefix.ljust(64, "0")),
+            bytes.fromhex(prefix.ljust(64, "f")),
+        )
+        if len(rows) != 1:
+            found = "several policies" if rows else "no policy"
+            raise StoreError(f"store {self.path} holds {found} {id!r}; give the full id of a stored policy")
+        policy = msgspec.convert(json.loads(self._unpack(rows[0][1])), Policy)
+        if policy.id != rows[0][0].hex():
+            raise StoreError(self._database.damage(f"policy {id!r} is not what its id says"))
+        return policy
+
+    def put_attempts(self, task: str, attempts: Iterable[Attempt]) -> None:
+        with self._database.writing() as connection:
+            task_row = _task(connection, task)
+            policies: dict[str, int] = {}
+            for attempt in attempts:
+                if attempt.policy not in policies:
+                    policies[attempt.policy] = self._policy_row(connection, attempt.policy)
+                calls, content = _pack_attempt(attempt)
+                connection.execute(
+                    'INSERT OR IGNORE INTO attempts (task, policy, "case", calls, content) VALUES (?, ?, ?, ?, ?)',
+                    (task_row, policies[attempt.policy], _id(attempt.case), calls, content),
+                )
+
+    def attempts(self, task: str, policy: str) -> list[Attempt]:
+        rows = self._all(
+            'SELECT "case", calls, content FROM attempts WHERE task = (SELECT id FROM tasks WHERE name = ?) '
+            "AND policy = (SELECT id FROM policies WHERE digest = ?) ORDER BY id",
+            task,
+            _id(policy),
+        )
+        return [self._attempt(policy, *row) for row in rows]
+
+    def _attempt(self, policy: str, case: bytes | str, calls: bytes, content: bytes) -> Attempt:
+        rest = _attempt(self._unpack(content))
+        return msgspec.structs.replace(rest, case=_name(case), policy=policy, calls=_calls(calls) or rest.calls)
+
+    def attempt_count(self) -> int:
+        return int(self._all("SELECT count(*) FROM attempts")[0][0])
+
+    # --- champion and ledger
+
+    def champion(self, task: str) -> str | None:
+        history = self._history(task, "DESC LIMIT 1")
+        return history[0].policy if history else None
+
+    def champion_history(self, task: str) -> list[Installed]:
+        return self._history(task, "ASC")
+
+    def _history(self, task: str, order: str) -> list[Installed]:
+        rows = self._all(
+            "SELECT digest, reason, ledger FROM champions JOIN policies ON policies.id = champions.policy "
+            f"WHERE task = (SELECT id FROM tasks WHERE name = ?) ORDER BY champions.id {order}",
+            task,
+        )
+        return [Installed(policy.hex(), reason, ledger.hex() if ledger else None) for policy, reason, ledger in rows]
+
+    def set_champion(self, task: str, policy: Policy, reason: str) -> None:
+        with self._database.writing():
+            if self.champion(task) != policy.id:
+                self._install(task, policy, reason, None)
+
+    def _install(self, task: str, policy: Policy, reason: str, ledger: str | None) -> None:
+        connection = self._database.connection
+        connection.execute(
+            "INSERT INTO champions (task, policy, reason, ledger, created_at) VALUES (?, ?, ?, ?, ?)",
+            (
+                _task(connection, task),
+                _put_policy(connection, policy),
+                reason,
+                bytes.fromhex(ledger) if ledger else None,
+                self._clock(),
+            ),
+        )
+
+    def ledger(self, key: str) -> list[LedgerEntry]:
+        return verify_chain(key, self._ledger(key, "ASC"))
+
+    def _ledger(self, key: str, order: str) -> list[LedgerEntry]:
+        rows = self._all(
+            f"SELECT seq, kind, content, previous, hash FROM ledger WHERE key = ? ORDER BY seq {order}", key
+        )
+        return [
+            LedgerEntry(key, seq, kind, json.loads(content), previous.hex(), own.hex())
+            for seq, kind, content, previous, own in rows
+        ]
+
+    def append_ledger(
+        self,
+        key: str,
+        kind: LedgerKind,
+        content: JsonObject,
+        champion: tuple[str, Policy] | None = None,
+        *,
+        seq: int | None = None,
+    ) -> LedgerEntry:
+        text = canonical(content).decode()
+        content = json.loads(text)  # as it will be read back: tuples are lists, 1.0 is 1
+        with self._database.writing() as connection:
+            last = next(iter(self._ledger(key, "DESC LIMIT 1")), None)
+            following, previous = (last.seq + 1, last.hash) if last else (0, GENESIS)
+            if seq is not None and seq != following:
+                raise StoreError(
+                    f"ledger {key[:12]!r} has {following} lines, not {seq}: another process has written to it; "
+                    "run the same command again, it decides anew"
+                )
+            entry = LedgerEntry(
+                key, following, kind, content, previous, ledger_hash(key, following, kind, content, previous)
+            )
+            connection.execute(
+                "INSERT INTO ledger (key, seq, kind, content, previous, hash, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (key, following, kind, text, bytes.fromhex(previous), bytes.fromhex(entry.hash), self._clock()),
+            )
+            if champion:
+                self._install(*champion, "confirmed", entry.hash)
+        return entry
+
+    # --- runs
+
+    def start_run(self, run: str, task: str, spec: JsonObject) -> None:
+        text = canonical(spec).decode()
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO runs (run, task, spec, created_at) VALUES (?, ?, ?, ?)",
+                (run, task, text, self._clock()),
+            )
+            if self._one("SELECT task, spec FROM runs WHERE run = ?", run) != (task, text):
+                raise StoreError(f"run {run!r} was started with another task or spec; give the new run another name")
+
+    def runs(self) -> list[Run]:
+        rows = self._all("SELECT run, task, spec, finished FROM runs ORDER BY id")
+        return [Run(run, task, json.loads(spec), bool(finished)) for run, task, spec, finished in rows]
+
+    def find_run(self, prefix: str) -> Run:
+        runs = self.runs()
+        found = [run for run in runs if run.run == prefix] or [run for run in runs if run.run.startswith(prefix)]
+        if len(found) != 1:
+            known = ", ".join(run.run[:12] for run in (found or runs)[-5:]) or "none yet"
+            raise StoreError(
+                f"{prefix!r} names {'several runs' if found else 'no run'} of store {self.path}; give one of: {known}"
+            )
+        return found[0]
+
+    def append_event(self, run: str, seq: int, event: bytes, *, last: bool = False) -> None:
+        with self._database.writing() as connection:
+            row = self._run(run)
+            (count,) = connection.execute("SELECT count(*) FROM events WHERE run = ?", (row,)).fetchone()
+            if not 0 <= seq <= count:
+                raise StoreError(f"run {run!r} holds {count} records and was given number {seq}; write them in order")
+            if seq == count:
+                connection.execute("INSERT INTO events (run, seq, content) VALUES (?, ?, ?)", (row, seq, pack(event)))
+            elif (
+                self._unpack(self._all("SELECT content FROM events WHERE run = ? AND seq = ?", row, seq)[0][0]) != event
+            ):
+                raise StoreError(
+                    f"run {run!r} no longer repeats itself at record {seq}; start a new run: the task's files, "
+                    "the model or Gainful itself changed since it was stopped"
+                )
+            if last:
+                connection.execute("UPDATE runs SET finished = 1 WHERE id = ?", (row,))
+
+    def events(self, run: str) -> list[bytes]:
+        rows = self._all("SELECT content FROM events WHERE run = ? ORDER BY seq", self._run(run))
+        return [self._unpack(content) for (content,) in rows]
+
+    def lock_run(self, run: str) -> RunLock:
+        lock = RunLock(self.path, run)
+        self._locks.append(lock)
+        return lock
+
+    # --- life
+
+    def close(self) -> None:
+        for lock in self._locks:
+            lock.release()
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- rows
+
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        with self._database.faults() as connection:
+            return connection.execute(query, values).fetchall()
+
+    def _one(self, query: str, *values: Any) -> Any:
+        with self._database.faults() as connection:
+            return connection.execute(query, values).fetchone()
+
+    def _unpack(self, packed: bytes) -> bytes:
+        try:
+            return unpack(packed)
+        except ValueError as error:
+            raise StoreError(self._database.damage(str(error))) from error
+
+    def _policy_row(self, connection: sqlite3.Connection, policy: str) -> int:
+        row = self._one("SELECT id FROM policies WHERE digest = ?", _id(policy))
+        if row is None:
+            raise StoreError(f"store {self.path} holds no policy {policy!r}; store the policy before its attempts")
+        return int(row[0])
+
+    def _run(self, run: str) -> int:
+        row = self._one("SELECT id FROM runs WHERE run = ?", run)
+        if row is None:
+            raise StoreError(f"store {self.path} holds no run {run!r}; start it before its records")
+        return int(row[0])
+
+
+def _put_policy(connection: sqlite3.Connection, policy: Policy) -> int:
+    connection.execute(
+        "INSERT OR IGNORE INTO policies (digest, content) VALUES (?, ?)", (_id(policy.id), pack(canonical(policy)))
+    )
+    (row,) = connection.execute("SELECT id FROM policies WHERE digest = ?", (_id(policy.id),)).fetchone()
+    return int(row)
+
+
+def _task(connection: sqlite3.Connection, name: str) -> int:
+    connection.execute("INSERT OR IGNORE INTO tasks (name) VALUES (?)", (name,))
+    (row,) = connection.execute("SELECT id FROM tasks WHERE name = ?", (name,)).fetchone()
+    return int(row)
+
+
+def _id(name: str) -> bytes | str:
+    """Return a digest as its 32 bytes, any other name as it is."""
+    return bytes.fromhex(name) if len(name) == 64 and not set(name) - set("0123456789abcdef") else name
+
+
+def _name(id: bytes | str) -> str:
+    return id if isinstance(id, str) else id.hex()
+
+
+def _pack_attempt(attempt: Attempt) -> tuple[bytes, bytes]:
+    """Return the attempt's calls as bytes, and the rest of what its row does not say already."""
+    calls = [_id(call) for call in attempt.calls]
+    digests = [call for call in calls if isinstance(call, bytes)]
+    kept = () if len(digests) == len(calls) else attempt.calls
+    rest = msgspec.structs.replace(attempt, case="", policy="", calls=kept)
+    return (b"" if kept else b"".join(digests)), pack(_encode(rest))
+
+
+def _calls(packed: bytes) -> tuple[str, ...]:
+    return tuple(packed[i : i + 32].hex() for i in range(0, len(packed), 32))
