@@ -121,7 +121,7 @@ def evidence(differences: Iterable[float]) -> Iterator[float]:
     1/a with a probability of at most a (Ville, 1939).  Looking after every case is therefore free.
 
     >>> [round(money, 3) for money in evidence([1.0, 1.0, -1.0])]
-    [1.325, 1.829, 0.91]
+    [1.325, 1.822, 1.041]
     """
     purses = [1.0] * len(STAKES)
     for difference in differences:
