@@ -1,0 +1,192 @@
+"""Does the request say what the call claims?  Finds made-up arguments without an answer key.
+
+A small model fills a required argument with something plausible rather than with what it was told.  Such a
+value usually leaves a trace: its words or digits stand nowhere in the request.  This is evidence, not proof:
+``trusted`` is false.  Leaves to others: the form of the call (``tool_call``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+from gainful.checks.equality import equals
+from gainful.checks.tool_call import is_call, json_text, parameters
+from gainful.core import Answer, Case, JsonObject, Score, message_text
+
+_TOKEN = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+|[^\W\d_]+")
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_STOP_WORDS = frozenset("a an and at by for from in is of on or the to with".split())  # they are everywhere
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
+_MONTHS = "january february march april may june july august september october november december".split()
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "billion": 10**9}
+_NUMBER_WORDS: dict[str, Fraction] = {
+    **{word: Fraction(n) for n, word in enumerate(_SMALL)},
+    **{word: Fraction(10 * n) for n, word in enumerate(_TENS, 2)},
+    **{word: Fraction(n) for n, word in enumerate(_ORDINALS, 1)},
+    **{"half": Fraction(1, 2), "quarter": Fraction(1, 4), "once": Fraction(1), "twice": Fraction(2)},
+    **{"single": Fraction(1), "double": Fraction(2), "pair": Fraction(2), "couple": Fraction(2)},
+    **{word: Fraction(n) for n, word in enumerate(_MONTHS, 1)},
+    **{word[:3]: Fraction(n) for n, word in enumerate(_MONTHS, 1)},
+}
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Score 1 where the request holds every required argument's value, 0 where one is made up.
+
+    Unknown where the answer is no call of one of the case's tools.  Of the call's arguments those that the tool
+    requires are looked at, and in them every number and text, however deep in arrays and objects.  Not looked at:
+    booleans, null, values of a parameter with an ``enum``, and values equal to the parameter's ``default``.
+
+    A number is held where the request has the same number up to its sign, in digits (``1,000``, ``5%`` as 5 or 0.05,
+    ``3rd``, ``10k``) or words (``twenty-five``, ``two hundred``, ``half``, a month's name).  A text is held where
+    the request has all its words and numbers but for a, an, the and the like; words are equal when one begins
+    with the other's stem (``cities``, ``city``) or is made of the initials of neighbours (``NY``).
+    """
+
+    name: ClassVar[str] = "grounding"
+    trusted: ClassVar[bool] = False
+    needs_target: ClassVar[bool] = False
+
+    @property
+    def spec(self) -> JsonObject:
+        """The kind; there are no settings."""
+        return {"kind": self.name}
+
+    def __call__(self, case: Case, answer: Answer) -> Score | None:
+        """Judge one answer; the feedback names the arguments whose values stand nowhere."""
+        if not is_call(answer.value):
+            return None
+        schema = parameters(case, answer.value["name"])
+        if schema is None:
+            return None
+        request = _Words.of("\n".join(message_text(message) for message in case.messages))
+        made_up = [
+            (name, value)
+            for name, value in _looked_at(answer.value["arguments"], schema)
+            if not all(request.hold(leaf) for leaf in _leaves(value))
+        ]
+        if not made_up:
+            return Score(1.0)
+        sentences = [
+            f"The value {json_text(value)} of the argument {json_text(name)} does not occur in the request."
+            for name, value in made_up
+        ]
+        return Score(0.0, " ".join([*sentences, "Take the values from the request."]), "ungrounded value")
+
+
+def _looked_at(arguments: JsonObject, schema: JsonObject) -> Iterator[tuple[str, Any]]:
+    properties = schema.get("properties") or {}
+    for name in schema.get("required") or ():
+        parameter = properties.get(name) or {}
+        items = parameter.get("items") or {}
+        if name not in arguments or "enum" in parameter or "enum" in items:
+            continue
+        if "default" in parameter and equals(arguments[name], parameter["default"]):
+            continue
+        yield name, arguments[name]
+
+
+def _leaves(value: Any) -> Iterator[str | int | float]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield value
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words, initials and numbers of a text."""
+
+    words: frozenset[str]
+    initials: str
+    numbers: frozenset[Fraction]
+
+    @classmethod
+    def of(cls, text: str) -> _Words:
+        tokens = _tokens(text)
+        words = [token for token in tokens if not token[0].isdigit() and token[0] != "."]
+        return cls(frozenset(words), "".join(word[0] for word in words), frozenset(_numbers(tokens)))
+
+    def hold(self, leaf: str | int | float) -> bool:
+        """Say whether this text says *leaf*; an empty text is never said."""
+        if not isinstance(leaf, str):
+            return math.isfinite(leaf) and abs(Fraction(repr(leaf))) in self.numbers
+        tokens = _tokens(leaf)
+        telling = [token for token in tokens if token not in _STOP_WORDS] or tokens
+        return bool(telling) and all(self._has(token) for token in telling)
+
+    def _has(self, token: str) -> bool:
+        number = _number(token)
+        if number is not None and number in self.numbers:
+            return True
+        if token in self.words:
+            return True
+        if len(token) <= 4 and len(token) >= 2 and token in self.initials:
+            return True
+        return any(_same_word(token, word) for word in self.words)
+
+
+def _tokens(text: str) -> list[str]:
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return _TOKEN.findall(plain.casefold())
+
+
+def _number(token: str) -> Fraction | None:
+    if token in _NUMBER_WORDS:
+        return _NUMBER_WORDS[token]
+    if token[0].isdigit() or token[0] == ".":
+        digits = token.rstrip(",")
+        return Fraction(digits.replace(",", "")) if "," not in digits or _THOUSANDS.fullmatch(digits) else None
+    return None
+
+
+def _numbers(tokens: list[str]) -> Iterator[Fraction]:
+    """Yield the numbers that the tokens say, each alone and each run of number words as one."""
+    total = part = Fraction(0)
+    inside = False
+    for token in tokens:
+        for piece in token.split(","):  # "1,2,3" is three numbers, "1,000" one and, harmlessly, two more
+            if piece and (piece[0].isdigit() or piece[0] == "."):
+                yield Fraction(piece)
+        number = _number(token)
+        if number is not None:
+            yield number
+            yield number / 100  # a percentage may be asked for as a share
+            part = part + number if inside and token in _NUMBER_WORDS else number
+            inside = True
+        elif token in _SCALES and (inside or token != "k"):
+            part = (part if inside else Fraction(1)) * _SCALES[token]
+            if _SCALES[token] >= 1000:
+                total, part = total + part, Fraction(0)
+            inside = True
+        elif token != "and":
+            total = part = Fraction(0)
+            inside = False
+        if inside:
+            yield total + part
+
+
+def _same_word(left: str, right: str) -> bool:
+    """Say whether one word begins with the other's stem: at least four letters, three quarters of the longer.
+
+    >>> _same_word("city", "cities"), _same_word("restaurants", "restaurant"), _same_word("car", "carpet")
+    (True, True, False)
+    """
+    short, long = sorted((left, right), key=len)
+    stem = max(3, len(short) - 2)
+    return long.startswith(short[:stem]) and len(short) >= 4 and len(long) - len(short) <= 4
