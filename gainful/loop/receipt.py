@@ -90,11 +90,9 @@ class Registration(Value, frozen=True):
 
 
 class Call(Value, frozen=True):
-    """A stored model call: the memo's key, the request and what the model answered."""
+    """A stored model call: the memo's key, which covers model, request and sample, and what the model answered."""
 
     key: str
-    body: JsonObject
-    sample: int
     reply: JsonObject
 
 
