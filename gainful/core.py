@@ -421,7 +421,9 @@ def judge(checks: Iterable[Check], case: Case, answer: Answer) -> tuple[Verdict,
                 "a check must return a score in [0, 1] or None"
             ) from error
         score = Score(value=result) if isinstance(result, int | float) else result
-        if score is not None and not (isinstance(score, Score) and 0.0 <= score.value <= 1.0):
+        if score is not None and not (
+            isinstance(score, Score) and isinstance(score.value, int | float) and 0.0 <= score.value <= 1.0
+        ):
             raise CheckError(
                 f"check {check.name!r} returned {getattr(result, 'value', result)!r} on case "
                 f"{case.name or case.id[:12]!r}; a score must be a number in [0, 1], or None for unknown"
