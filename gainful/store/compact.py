@@ -1,7 +1,8 @@
 """Small JSON texts made smaller: replies, attempts and records as they lie in a store.
 
 Deflate with a preset dictionary of the words our JSON is made of: a text of 300 bytes shrinks to about half,
-where plain deflate would gain nothing.  The first byte names the coding, so that another can be added.
+where plain deflate would gain nothing.  A checksum goes with each text: SQLite has none of its own, and a reply
+with a flipped bit must not be learned from.  The first byte names the coding, so that another can be added.
 """
 
 from __future__ import annotations
@@ -29,28 +30,28 @@ WORDS = (
 
 
 def pack(text: bytes) -> bytes:
-    """Return *text* in the shorter of the two codings.
+    """Return *text* in the shorter of the two codings, behind the coding's byte and the CRC-32 of *text*.
 
     >>> unpack(pack(b'{"a": 1}'))
     b'{"a": 1}'
     """
     deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=WORDS)
     small = deflate.compress(text) + deflate.flush()
-    return DEFLATE + small if len(small) < len(text) else PLAIN + text
+    coding, content = (DEFLATE, small) if len(small) < len(text) else (PLAIN, text)
+    return coding + zlib.crc32(text).to_bytes(4, "big") + content
 
 
 def unpack(packed: bytes) -> bytes:
-    """Return the text that ``pack`` was given; raises ``ValueError`` where *packed* is not its work."""
-    coding, content = packed[:1], packed[1:]
-    if coding == PLAIN:
-        return content
-    if coding != DEFLATE:
-        raise ValueError(f"coding {coding!r} is unknown")
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS, zdict=WORDS)
-    try:
-        text = inflate.decompress(content) + inflate.flush()
-    except zlib.error as error:
-        raise ValueError(f"a packed text is damaged ({error})") from error
-    if not inflate.eof:
-        raise ValueError("a packed text is cut short")
-    return text
+    """Return the text that ``pack`` was given; raises ``ValueError`` where *packed* is not its work, unchanged."""
+    coding, checksum, content = packed[:1], packed[1:5], packed[5:]
+    if coding == DEFLATE:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS, zdict=WORDS)
+        try:
+            content = inflate.decompress(content) + inflate.flush()
+        except zlib.error as error:
+            raise ValueError(f"a stored text cannot be unpacked, {error}") from error
+    elif coding != PLAIN:
+        raise ValueError(f"a stored text has the unknown coding {coding!r}")
+    if zlib.crc32(content).to_bytes(4, "big") != checksum:
+        raise ValueError("a stored text differs from its checksum")
+    return content

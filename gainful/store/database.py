@@ -11,7 +11,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,67 +18,58 @@ from typing import Literal, TypeAlias
 from gainful.core import StoreError
 
 APPLICATION_ID = 0x6761696E  # "gain", in bytes 68 to 71 of the file
-BUSY_S = 5.0  # writes of ours take milliseconds: whoever holds a store for longer is stuck or is not ours
-
 Sync: TypeAlias = Literal["normal", "full"]
 
 
-def packaged_migrations() -> Traversable:
-    """Return the folder of numbered SQL files that this version brings."""
-    return files("gainful.store") / "migrations"
-
-
 class Database:
-    """A connection to the store at *path*, created where there is no file.
+    """A connection to the store at *path*, created with its folders where there is none.
 
     ``sync="full"`` waits for the disk at each commit, so that commits survive a power cut as well; ``normal``
-    survives the death of the process and may lose the last commits with the power.
-    Raises ``StoreError``; the file is then as it was.
+    survives the death of the process and may lose the last commits with the power.  *busy_s* is how long a call
+    waits for another process.  Raises ``StoreError`` when the file cannot be a store, and leaves it as it was.
     """
 
-    def __init__(
-        self, path: Path, sync: Sync = "normal", busy_s: float = BUSY_S, migrations: Traversable | None = None
-    ) -> None:
+    def __init__(self, path: Path, sync: Sync, busy_s: float, migrations: Traversable) -> None:
         self.path = path
         self.busy_s = busy_s
         _check_place(path)
         with self.faults():
             self.connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
-        try:
-            with self.faults():
-                self._prepare(sync, migrations or packaged_migrations())
-        except BaseException:
-            self.connection.close()
-            raise
+            try:
+                self._prepare(sync, migrations)
+            except BaseException:
+                self.connection.close()
+                raise
 
     def _prepare(self, sync: Sync, migrations: Traversable) -> None:
         execute = self.connection.execute
-        (owner,) = execute("PRAGMA application_id").fetchone()
         (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (owner,) = execute("PRAGMA application_id").fetchone()  # second, for another process may be making the store
         if owner != APPLICATION_ID and (owner or tables):
             raise StoreError(f"{self.path} is a database of another program; name another file for the store")
-        execute("PRAGMA journal_mode = WAL")
+        scripts = sorted((int(file.name[:4]), file) for file in migrations.iterdir() if file.name.endswith(".sql"))
+        latest = scripts[-1][0]
+        if self._version() > latest:
+            raise StoreError(
+                f"store {self.path} is of version {self._version()} and this Gainful reads versions up to {latest}; "
+                "update Gainful, or name another store"
+            )
         execute(f"PRAGMA synchronous = {sync}")
         execute("PRAGMA foreign_keys = ON")
-        self._migrate(migrations)
+        if execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            execute("PRAGMA journal_mode = WAL")
+        if self._version() < latest:  # else opening takes no lock
+            self._migrate(scripts)
 
-    def _migrate(self, migrations: Traversable) -> None:
-        scripts = sorted((int(f.name[:4]), f) for f in migrations.iterdir() if f.name.endswith(".sql"))
-        latest = scripts[-1][0]
-        if self._version() == latest:
-            return  # the usual case takes no lock
-        with self.writing():
-            version = self._version()
-            if version > latest:
-                raise StoreError(
-                    f"store {self.path} is of version {version} and this Gainful knows versions up to {latest}; "
-                    "update Gainful, or name another store"
-                )
-            for number, script in scripts[version:]:
-                for statement in _statements(script.read_text(encoding="utf-8")):
-                    self.connection.execute(statement)
-                self.connection.execute(f"PRAGMA user_version = {number}")
-            self.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    def _migrate(self, scripts: list[tuple[int, Traversable]]) -> None:
+        with self.writing() as connection:
+            version = self._version()  # again: another process may have migrated meanwhile
+            for number, script in scripts:
+                if number > version:
+                    for statement in _statements(script.read_text(encoding="utf-8")):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def _version(self) -> int:
         version: int = self.connection.execute("PRAGMA user_version").fetchone()[0]
@@ -99,10 +89,10 @@ class Database:
                 raise
 
     @contextmanager
-    def faults(self) -> Iterator[sqlite3.Connection]:
+    def faults(self) -> Iterator[None]:
         """Turn what SQLite raises inside into a ``StoreError`` that says what to do."""
         try:
-            yield self.connection if hasattr(self, "connection") else None  # type: ignore[misc]
+            yield
         except sqlite3.ProgrammingError:
             raise  # a mistake in our own code is no fault of the store
         except sqlite3.DatabaseError as error:

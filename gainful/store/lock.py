@@ -24,30 +24,18 @@ class RunLock:
     def __init__(self, store: Path, run: str) -> None:
         self._path = store.with_name(f"{store.name}-run-{digest(run)[:16]}.lock")
         self._file: int | None = None
-        while self._file is None:
-            self._file = self._take(run)
-
-    def _take(self, run: str) -> int | None:
-        """Return the locked file, ``None`` if its last holder removed it just before we had the lock."""
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while self._file is None:
+                self._file = _take(self._path)
         except BlockingIOError:
-            holder = os.read(file, 20).decode() or "?"
-            os.close(file)
             raise StoreError(
-                f"run {run!r} is being run by process {holder}; wait for it or stop it, it can be resumed"
+                f"run {run!r} is under way in process {_holder(self._path)}; wait for it, or stop it and resume the run"
             ) from None
-        try:
-            here = os.stat(self._path).st_ino == os.fstat(file).st_ino
-        except FileNotFoundError:
-            here = False
-        if not here:
-            os.close(file)
-            return None
-        os.ftruncate(file, 0)
-        os.write(file, str(os.getpid()).encode())
-        return file
+        except OSError as error:
+            raise StoreError(
+                f"run {run!r} cannot be locked at {self._path} ({error.strerror}); keep the store on a local disk with "
+                "free space"
+            ) from error
 
     def release(self) -> None:
         """Let go; releasing twice is fine."""
@@ -63,3 +51,29 @@ class RunLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _take(path: Path) -> int | None:
+    """Return the file, open and locked; ``None`` if its last holder removed it just before we had the lock."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.stat().st_ino == os.fstat(file).st_ino:
+            os.ftruncate(file, 0)
+            os.write(file, str(os.getpid()).encode())
+            return file
+    except FileNotFoundError:
+        pass
+    except OSError:
+        os.close(file)
+        raise
+    os.close(file)
+    return None
+
+
+def _holder(path: Path) -> str:
+    """Return the id of the process that wrote itself into the lock, "?" where it has let go meanwhile."""
+    try:
+        return path.read_text() or "?"
+    except FileNotFoundError:
+        return "?"

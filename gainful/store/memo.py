@@ -8,6 +8,7 @@ run is resumed; identical calls made together become one; an error is never stor
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import msgspec
@@ -102,7 +103,7 @@ class MemoModel:
             raise
         except BaseException as error:
             running.set_exception(error)
-            running.exception()  # seen: nobody else need be waiting
+            running.exception()  # seen here: perhaps nobody else waits for it
             raise
         else:
             running.set_result(reply)
@@ -114,7 +115,10 @@ class MemoModel:
         """Store *reply* and return what the store holds: a resumed run is given the very same."""
         self.fresh_calls += 1
         kept = msgspec.structs.replace(reply, body={name: reply.body[name] for name in KEPT if name in reply.body})
-        encoded = _encode(kept)
+        try:
+            encoded = _encode(kept)
+        except UnicodeEncodeError:
+            encoded = _encode(msgspec.structs.replace(kept, body=_mended(kept.body)))
         if _is_finished(kept.body):
             self._store.memo_put(key, encoded)
             encoded = self._store.memo_get(key) or encoded  # another process may have been first
@@ -129,3 +133,10 @@ def _is_finished(body: JsonObject) -> bool:
     """Whether every choice came to an end of its own, or at the token limit: no upstream broke off."""
     choices: list[dict[str, Any]] = body.get("choices") or []
     return bool(choices) and all(choice.get("finish_reason", "stop") not in (None, "error") for choice in choices)
+
+
+def _mended(body: JsonObject) -> JsonObject:
+    """Return *body* with U+FFFD for each lone surrogate: half a character, cut off by a token limit, is no text."""
+    text = json.dumps(body, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    mended: JsonObject = json.loads(text)
+    return mended

@@ -10,9 +10,10 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
+from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -20,12 +21,25 @@ from gainful.core import Attempt, JsonObject, Policy, StoreError, canonical
 from gainful.store.compact import pack, unpack
 from gainful.store.database import Database, Sync
 from gainful.store.lock import RunLock
-from gainful.store.store import GENESIS, Installed, LedgerEntry, LedgerKind, Run, ledger_hash, verify_chain
+from gainful.store.store import (
+    GENESIS,
+    Installed,
+    LedgerEntry,
+    LedgerKind,
+    Run,
+    broken_ledger,
+    ledger_hash,
+    verify_chain,
+)
 
+BUSY_S = 5.0  # our writes take milliseconds: whoever holds a store for longer is stuck, or is not ours
 MIN_PREFIX = 6  # hexadecimal digits; with fewer, policies of one store would soon share them
 
 _encode = msgspec.json.Encoder().encode
 _attempt = msgspec.json.Decoder(Attempt).decode
+_policy = msgspec.json.Decoder(Policy).decode
+
+T = TypeVar("T")
 
 
 class SQLiteStore:
@@ -36,22 +50,24 @@ class SQLiteStore:
     """
 
     def __init__(
-        self, path: str | Path, *, clock: Callable[[], float] = time.time, sync: Sync = "normal", busy_s: float = 5.0
+        self, path: str | Path, *, clock: Callable[[], float] = time.time, sync: Sync = "normal", busy_s: float = BUSY_S
     ) -> None:
         self.path = Path(path)
         self._clock = clock
-        self._database = Database(self.path, sync, busy_s)
+        self._database = Database(self.path, sync, busy_s, files("gainful.store") / "migrations")
         self._locks: list[RunLock] = []
 
     # --- memo of model calls
 
     def memo_get(self, key: str) -> bytes | None:
         row = self._one("SELECT value FROM memo WHERE key = ?", _id(key))
-        return self._unpack(row[0]) if row else None
+        return self._read(bytes, row[0]) if row else None
 
     def memo_put(self, key: str, value: bytes) -> None:
-        with self._database.faults() as connection:
-            connection.execute("INSERT OR IGNORE INTO memo (key, value) VALUES (?, ?)", (_id(key), pack(value)))
+        with self._database.faults():
+            self._database.connection.execute(
+                "INSERT OR IGNORE INTO memo (key, value) VALUES (?, ?)", (_id(key), pack(value))
+            )
 
     # --- policies and attempts
 
@@ -72,9 +88,9 @@ class SQLiteStore:
         if len(rows) != 1:
             found = "several policies" if rows else "no policy"
             raise StoreError(f"store {self.path} holds {found} {id!r}; give the full id of a stored policy")
-        policy = msgspec.convert(json.loads(self._unpack(rows[0][1])), Policy)
+        policy = self._read(_policy, rows[0][1])
         if policy.id != rows[0][0].hex():
-            raise StoreError(self._database.damage(f"policy {id!r} is not what its id says"))
+            raise StoreError(self._database.damage(f"policy {id!r} is not the one its id names"))
         return policy
 
     def put_attempts(self, task: str, attempts: Iterable[Attempt]) -> None:
@@ -100,7 +116,7 @@ class SQLiteStore:
         return [self._attempt(policy, *row) for row in rows]
 
     def _attempt(self, policy: str, case: bytes | str, calls: bytes, content: bytes) -> Attempt:
-        rest = _attempt(self._unpack(content))
+        rest = self._read(_attempt, content)
         return msgspec.structs.replace(rest, case=_name(case), policy=policy, calls=_calls(calls) or rest.calls)
 
     def attempt_count(self) -> int:
@@ -148,10 +164,7 @@ class SQLiteStore:
         rows = self._all(
             f"SELECT seq, kind, content, previous, hash FROM ledger WHERE key = ? ORDER BY seq {order}", key
         )
-        return [
-            LedgerEntry(key, seq, kind, json.loads(content), previous.hex(), own.hex())
-            for seq, kind, content, previous, own in rows
-        ]
+        return [_ledger_entry(key, *row) for row in rows]
 
     def append_ledger(
         self,
@@ -212,14 +225,12 @@ class SQLiteStore:
     def append_event(self, run: str, seq: int, event: bytes, *, last: bool = False) -> None:
         with self._database.writing() as connection:
             row = self._run(run)
-            (count,) = connection.execute("SELECT count(*) FROM events WHERE run = ?", (row,)).fetchone()
+            (count,) = self._one("SELECT coalesce(max(seq), -1) + 1 FROM events WHERE run = ?", row)
             if not 0 <= seq <= count:
                 raise StoreError(f"run {run!r} holds {count} records and was given number {seq}; write them in order")
             if seq == count:
                 connection.execute("INSERT INTO events (run, seq, content) VALUES (?, ?, ?)", (row, seq, pack(event)))
-            elif (
-                self._unpack(self._all("SELECT content FROM events WHERE run = ? AND seq = ?", row, seq)[0][0]) != event
-            ):
+            elif self._event(row, seq) != event:
                 raise StoreError(
                     f"run {run!r} no longer repeats itself at record {seq}; start a new run: the task's files, "
                     "the model or Gainful itself changed since it was stopped"
@@ -229,7 +240,7 @@ class SQLiteStore:
 
     def events(self, run: str) -> list[bytes]:
         rows = self._all("SELECT content FROM events WHERE run = ? ORDER BY seq", self._run(run))
-        return [self._unpack(content) for (content,) in rows]
+        return [self._read(bytes, content) for (content,) in rows]
 
     def lock_run(self, run: str) -> RunLock:
         lock = RunLock(self.path, run)
@@ -254,16 +265,16 @@ class SQLiteStore:
     # --- rows
 
     def _all(self, query: str, *values: Any) -> list[Any]:
-        with self._database.faults() as connection:
-            return connection.execute(query, values).fetchall()
+        with self._database.faults():
+            return self._database.connection.execute(query, values).fetchall()
 
     def _one(self, query: str, *values: Any) -> Any:
-        with self._database.faults() as connection:
-            return connection.execute(query, values).fetchone()
+        with self._database.faults():
+            return self._database.connection.execute(query, values).fetchone()
 
-    def _unpack(self, packed: bytes) -> bytes:
+    def _read(self, decode: Callable[[bytes], T], packed: bytes) -> T:
         try:
-            return unpack(packed)
+            return decode(unpack(packed))
         except ValueError as error:
             raise StoreError(self._database.damage(str(error))) from error
 
@@ -273,11 +284,22 @@ class SQLiteStore:
             raise StoreError(f"store {self.path} holds no policy {policy!r}; store the policy before its attempts")
         return int(row[0])
 
+    def _event(self, run_row: int, seq: int) -> bytes:
+        (content,) = self._one("SELECT content FROM events WHERE run = ? AND seq = ?", run_row, seq)
+        return self._read(bytes, content)
+
     def _run(self, run: str) -> int:
         row = self._one("SELECT id FROM runs WHERE run = ?", run)
         if row is None:
             raise StoreError(f"store {self.path} holds no run {run!r}; start it before its records")
         return int(row[0])
+
+
+def _ledger_entry(key: str, seq: int, kind: LedgerKind, content: str, previous: bytes, own: bytes) -> LedgerEntry:
+    try:
+        return LedgerEntry(key, seq, kind, json.loads(content), previous.hex(), own.hex())
+    except ValueError:
+        raise broken_ledger(key, seq) from None
 
 
 def _put_policy(connection: sqlite3.Connection, policy: Policy) -> int:
@@ -296,7 +318,11 @@ def _task(connection: sqlite3.Connection, name: str) -> int:
 
 def _id(name: str) -> bytes | str:
     """Return a digest as its 32 bytes, any other name as it is."""
-    return bytes.fromhex(name) if len(name) == 64 and not set(name) - set("0123456789abcdef") else name
+    try:
+        short = bytes.fromhex(name)
+    except ValueError:
+        return name
+    return short if len(short) == 32 and short.hex() == name else name
 
 
 def _name(id: bytes | str) -> str:

@@ -58,20 +58,32 @@ def ledger_hash(key: str, seq: int, kind: str, content: JsonObject, previous: st
 def verify_chain(key: str, entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
     """Return *entries* as a list if they are the unbroken ledger *key* from its first line.
 
-    Raises ``StoreError`` naming the first line that does not hold.
+    Raises ``StoreError`` naming the first line that does not hold.  Lines missing from the end leave no trace
+    in a chain: whoever holds a later hash, as a receipt does, notices.
     """
     chain: list[LedgerEntry] = []
     previous = GENESIS
     for seq, entry in enumerate(entries):
-        expected = ledger_hash(key, seq, entry.kind, entry.content, previous)
-        if (entry.key, entry.seq, entry.previous, entry.hash) != (key, seq, previous, expected):
-            raise StoreError(
-                f"ledger {key[:12]!r} is broken at line {seq}: it is not the line that was written there; "
-                "restore a copy of the store, nothing can be promoted on a changed ledger"
-            )
+        if (entry.key, entry.seq, entry.previous) != (key, seq, previous) or not _is_own_hash(entry):
+            raise broken_ledger(key, seq)
         chain.append(entry)
         previous = entry.hash
     return chain
+
+
+def broken_ledger(key: str, seq: int) -> StoreError:
+    """Return the error for a ledger that is not as it was written, from line *seq* on."""
+    return StoreError(
+        f"ledger {key[:12]!r} is broken at line {seq}: it is not the line that was written there; restore a copy of "
+        "the store, because a changed ledger promotes nothing"
+    )
+
+
+def _is_own_hash(entry: LedgerEntry) -> bool:
+    try:
+        return entry.hash == ledger_hash(entry.key, entry.seq, entry.kind, entry.content, entry.previous)
+    except ValueError:  # no canonical form: nobody of ours wrote it
+        return False
 
 
 class Store(Protocol):
