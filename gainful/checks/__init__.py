@@ -11,8 +11,11 @@ from gainful.checks.grounding import Grounding
 from gainful.checks.tool_call import ToolCall
 from gainful.core import Check, JsonObject
 
+__all__ = ["AnswerKey", "Grounding", "ToolCall", "from_spec"]
+
 KINDS = {c.name: c for c in (ToolCall, Grounding, AnswerKey)}
 
 
 def from_spec(spec: JsonObject) -> Check:
+    """Return the check that *spec* describes."""
     return KINDS[spec["kind"]]()

@@ -99,7 +99,9 @@ def _fits(value: Any, allowed: Any) -> bool:
         return isinstance(value, dict) and _fits_members(value, allowed)
     if isinstance(allowed, list) and isinstance(value, list):
         return len(value) == len(allowed) and all(
-            isinstance(item, dict) and _fits_members(item, wanted) if isinstance(wanted, dict) else equals(item, wanted, _plain)
+            isinstance(item, dict) and _fits_members(item, wanted)
+            if isinstance(wanted, dict)
+            else equals(item, wanted, _plain)
             for item, wanted in zip(value, allowed, strict=True)
         )
     return equals(value, allowed, _plain)

@@ -21,17 +21,16 @@ from gainful.core import Answer, Case, JsonObject, Score, message_text
 
 _TOKEN = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+|[^\W\d_]+")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_STOP_WORDS = frozenset("a an and at by for from in is of on or the to with".split())  # they are everywhere
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
-_MONTHS = "january february march april may june july august september october november december".split()
+_STOP_WORDS = {"a", "an", "and", "at", "by", "for", "from", "in", "is", "of", "on", "or", "the", "to", "with"}
+_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_TEENS = ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_MONTHS = ["january", "february", "march", "april", "may", "june"]
+_MONTHS += ["july", "august", "september", "october", "november", "december"]
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "billion": 10**9}
 _NUMBER_WORDS: dict[str, Fraction] = {
-    **{word: Fraction(n) for n, word in enumerate(_SMALL)},
+    **{word: Fraction(n) for n, word in enumerate(_SMALL + _TEENS)},
     **{word: Fraction(10 * n) for n, word in enumerate(_TENS, 2)},
     **{word: Fraction(n) for n, word in enumerate(_ORDINALS, 1)},
     **{"half": Fraction(1, 2), "quarter": Fraction(1, 4), "once": Fraction(1), "twice": Fraction(2)},

@@ -1,0 +1,85 @@
+"""Which cases are for learning and which are held out: decided by what a case says, and by nothing else.
+
+Guarantees: a case's side follows from its own words, the salt and the share, so it stays the same when others
+are added, dropped or moved, and anybody can compute it again; two cases whose turns differ in letter case or
+blanks alone fall on the same side, whatever their tools.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from gainful.core import Case, JsonObject, TaskError, Value, canonical, digest
+
+DEV_SHARE = 0.4  # the larger part goes to the hold-out: what can be certified depends on its size
+SALT = "gainful split"
+
+
+class Split(Value, frozen=True):
+    """How cases are divided: the share of dev cases in (0, 1), and a number that picks one of many divisions."""
+
+    dev: float = DEV_SHARE
+    seed: int = 0
+
+    @property
+    def salt(self) -> str:
+        """The text that goes before a case's words when they are hashed."""
+        return f"{SALT} {self.seed}"
+
+    @property
+    def spec(self) -> JsonObject:
+        """What a stranger needs to divide the same cases in the same way."""
+        return {"dev": self.dev, "salt": self.salt}
+
+    def is_dev(self, case: Case) -> bool:
+        """Say whether *case* is for learning.
+
+        It is where the first 8 bytes of ``SHA-256(salt, newline, canonical JSON of the folded messages)``, as a
+        big-endian number, are below ``dev`` x 2**64.  Folded: every text in NFKC, case folded, blanks run together
+        and stripped at the ends.
+        """
+        heard = hashlib.sha256(self.salt.encode() + b"\n" + canonical(_folded(case.messages))).digest()
+        return int.from_bytes(heard[:8], "big") < self.dev * 2**64
+
+
+def split(cases: Iterable[Case], how: Split) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Return dev and held-out cases, each in the order they came in."""
+    dev: list[Case] = []
+    held_out: list[Case] = []
+    for case in cases:
+        (dev if how.is_dev(case) else held_out).append(case)
+    return tuple(dev), tuple(held_out)
+
+
+def distinct(cases: Iterable[Case]) -> tuple[tuple[Case, ...], int]:
+    """Return the cases whose folded content (turns and tools) is new, and how many copies were left out.
+
+    Raises ``TaskError`` naming both where two such copies have different targets.
+    """
+    kept: dict[str, Case] = {}
+    copies = 0
+    for case in cases:
+        content = digest(_folded({"messages": case.messages, "tools": case.tools}))
+        first = kept.setdefault(content, case)
+        if first is case:
+            continue
+        copies += 1
+        if digest(first.target) != digest(case.target):
+            raise TaskError(
+                f"{first.name or first.id[:12]} and {case.name or case.id[:12]} ask the same and have the targets "
+                f"{first.target!r} and {case.target!r}; correct one of them or take both out"
+            )
+    return tuple(kept.values()), copies
+
+
+def _folded(value: Any) -> Any:
+    if isinstance(value, str):
+        return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+    if isinstance(value, dict):
+        return {name: _folded(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_folded(item) for item in value]
+    return value
