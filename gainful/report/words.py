@@ -13,7 +13,7 @@ from gainful.core import Usage
 from gainful.loop.events import Interval
 
 MINUS = "\u2212"
-INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories that show nothing or move other text
+INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that show nothing or move other text
 
 
 def gain(fraction: float) -> str:
@@ -68,13 +68,22 @@ def confidence(share: float) -> str:
     return f"{share * 100:.4g} %" if share > 0.999 else f"{share * 100:.3g} %"
 
 
+def bounds(scored: Interval) -> str:
+    """Say where a score's interval ends, in per cent.
+
+    >>> bounds(Interval(mean=0.371, low=0.283, high=0.459, n=120))
+    '28–46'
+    """
+    return f"{round(scored.low * 100)}–{round(scored.high * 100)}"
+
+
 def interval(scored: Interval) -> str:
     """Say a score with its interval, in per cent.
 
     >>> interval(Interval(mean=0.371, low=0.283, high=0.459, n=120))
     '37 % (28–46)'
     """
-    return f"{percent(scored.mean)} ({round(scored.low * 100)}–{round(scored.high * 100)})"
+    return f"{percent(scored.mean)} ({bounds(scored)})"
 
 
 def count(number: int, noun: str) -> str:
