@@ -1,8 +1,8 @@
 """Render a policy and a case as one chat-completions request.
 
-The case's own turns stay as they came.  What the policy adds stands before them, most stable first
-(instructions, demos, then the case), so that an engine that shares prompt prefixes computes the policy's part
-once.  Only where tools are shown as text does the last user turn gain a preamble.
+The case's own turns stay as they came.  All that the policy adds goes into the system turn, most stable first
+(instructions, examples, then the case's tools), so that an engine that shares prompt prefixes computes the
+policy's part once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gainful.core import AnswerKind, Case, Choice, Demo, Format, Json, JsonObject, Number, Policy, Text, ToolCall
+from gainful.core import (
+    AnswerKind,
+    Case,
+    Choice,
+    Demo,
+    Format,
+    Json,
+    JsonObject,
+    Number,
+    Policy,
+    Text,
+    ToolCall,
+    message_text,
+)
 
 THOUGHT_CHARACTERS = 160  # room for one sentence; a small model left alone fills whatever it is given
 ANNOTATIONS = frozenset({"description", "default", "examples", "title", "format", "optional"})
@@ -23,18 +36,14 @@ def request(policy: Policy, case: Case, kind: AnswerKind) -> JsonObject:
     A demo is never shown for its own case: an answer to be found must not stand in the question.
     """
     form = policy.format
-    messages: list[JsonObject] = []
     turns = list(case.messages)
-    system = "\n\n".join(filter(None, (policy.instructions, _wording(kind, form))))
-    if turns and turns[0].get("role") == "system":
-        theirs = turns.pop(0)
-        system = "\n\n".join(filter(None, (system, theirs.get("content"))))
-    if system:
-        messages.append({"role": "system", "content": system})
-    for demo in policy.demos:
-        if demo.case.id != case.id:
-            messages += _demo_turns(demo, form)
-    messages += _with_tools(turns, case, form)
+    theirs = message_text(turns.pop(0)) if turns and turns[0].get("role") == "system" else ""
+    parts = [policy.instructions, _wording(kind, form), theirs]
+    parts += [_example(demo, form) for demo in policy.demos if demo.case.id != case.id]
+    if case.tools and form.shape != "native":
+        parts.append(_tools_text(case, form))
+    system = "\n\n".join(filter(None, parts))
+    messages = [{"role": "system", "content": system}, *turns] if system else turns
     body: JsonObject = {"messages": messages, "max_tokens": policy.max_tokens, "temperature": 0}
     if form.shape == "native" and case.tools:
         body["tools"] = list(case.tools)
@@ -126,27 +135,13 @@ def _wording(kind: AnswerKind, form: Format) -> str:
             return ""
 
 
-def _with_tools(turns: list[JsonObject], case: Case, form: Format) -> list[JsonObject]:
-    """Put the tools, as text, before the words of the last user turn, unless the request carries them itself."""
-    if not case.tools or form.shape == "native":
-        return turns
-    last = max((i for i, turn in enumerate(turns) if turn.get("role") == "user"), default=None)
-    if last is None:
-        return [{"role": "user", "content": _tools_text(case, form)}, *turns]
-    preamble = f"{_tools_text(case, form)}\n\nRequest: "
-    content = turns[last].get("content")
-    parts = content if isinstance(content, list) else None
-    shown = [{"type": "text", "text": preamble}, *parts] if parts is not None else f"{preamble}{content or ''}"
-    return [*turns[:last], {**turns[last], "content": shown}, *turns[last + 1 :]]
-
-
-def _demo_turns(demo: Demo, form: Format) -> list[JsonObject]:
-    turns = [turn for turn in demo.case.messages if turn.get("role") != "system"]
+def _example(demo: Demo, form: Format) -> str:
     value = demo.value
     if form.shape == "arguments" and len(demo.case.tools) == 1 and isinstance(value, Mapping):
         value = value.get("arguments")
-    text = value if isinstance(value, str) else compact(value)
-    return [*_with_tools(turns, demo.case, form), {"role": "assistant", "content": text}]
+    tools = [_tools_text(demo.case, form)] if demo.case.tools else []
+    asked = [*tools, f"Request: {demo.case.text}"]
+    return "\n".join(["Example", *asked, f"Reply: {value if isinstance(value, str) else compact(value)}"])
 
 
 def _tools_text(case: Case, form: Format) -> str:

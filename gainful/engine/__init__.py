@@ -1,0 +1,1 @@
+"""Where work runs.  Today: in this process."""

@@ -1,0 +1,56 @@
+"""Answer many cases under one policy, in this process, as many at once as the model answers well.
+
+Attempts come out in the order of the cases, whatever the order in which the model finishes, and memory is bounded
+by the window of calls under way.  An infrastructure error ends the stream with ``ModelError``: no attempt is made
+of it, and what was finished before is remembered by the model's memo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+
+from gainful.answers.answer import Asking, answer
+from gainful.core import AnswerKind, Attempt, Case, Check, Model, Policy, judge, lowest
+
+WINDOW = 2  # calls queued per call the model works on, so that it never waits for us
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Answers with *model*; strategies that verify may use ``consult``, which reads no answer key."""
+
+    model: Model
+    kind: AnswerKind
+    consult: tuple[Check, ...] = ()
+
+    async def attempt(self, case: Case, policy: Policy, checks: Sequence[Check]) -> Attempt:
+        """Answer one case and judge the answer by *checks*."""
+        outcome = await answer(Asking(case, policy, self.model, self.kind), self.consult)
+        verdicts = judge(checks, case, outcome.answer)
+        return Attempt(
+            case=case.id,
+            policy=policy.id,
+            answer=outcome.answer,
+            verdicts=verdicts,
+            score=lowest(verdicts),
+            calls=outcome.calls,
+            usage=outcome.usage,
+        )
+
+    async def attempts(self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check]) -> AsyncIterator[Attempt]:
+        """Yield one attempt a case, in order."""
+        window: deque[asyncio.Task[Attempt]] = deque()
+        try:
+            for case in cases:
+                window.append(asyncio.create_task(self.attempt(case, policy, checks)))
+                if len(window) >= WINDOW * self.model.concurrency:
+                    yield await window.popleft()
+            while window:
+                yield await window.popleft()
+        finally:
+            for task in window:
+                task.cancel()
+            await asyncio.gather(*window, return_exceptions=True)

@@ -1,0 +1,91 @@
+"""Race candidates against the head on dev by successive halving, paired case by case.
+
+All candidates answer the same few cases; the better part answers more; the last ones answer all.  Nothing is
+claimed here: dev is for searching, however greedily, and only a confirmation on held-out cases promotes.
+(Jamieson and Talwalkar, 2016, Non-stochastic best arm identification and hyperparameter optimization, section 3.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gainful.core import Policy, Proposal, Usage, Value
+from gainful.loop.board import Board, difference
+from gainful.loop.events import Proposed, Rung, Standing
+from gainful.loop.journal import Journal
+
+
+class Halving(Value, frozen=True):
+    """``rungs``: how many dev cases have been answered at each step.  ``keep``: the share that races on."""
+
+    rungs: tuple[int, ...] = (8, 20, 48)
+    keep: float = 0.4
+
+
+class Runner(Value, frozen=True):
+    """A proposal under its label."""
+
+    label: str
+    proposal: Proposal
+
+
+async def race(
+    head: Policy, runners: Sequence[Runner], board: Board, journal: Journal, round: int, halving: Halving
+) -> Standing | None:
+    """Return the best runner's last standing, ``None`` where there was nobody to race."""
+    for runner in runners:
+        journal.write(Proposed(round=round, label=runner.label, proposal=runner.proposal))
+    racing = {runner.label: runner.proposal.policy for runner in runners}
+    best: Standing | None = None
+    for number, n in enumerate(halving.rungs):
+        n = min(n, len(board.cases))
+        standings = await _run_rung(head, racing, n, board, journal, f"round {round}, rung {number + 1}")
+        last = number == len(halving.rungs) - 1 or n == len(board.cases)
+        survivors = 1 if last else max(1, math.ceil(len(standings) * halving.keep))
+        # A runner that answers like the head and is no better has nothing left to show.
+        kept = {s.label for s in standings[:survivors] if s.gain > 0 or not last}
+        rung = tuple(
+            Standing(s.label, s.policy, s.n, s.score, s.gain, s.wins, s.losses, s.label in kept, s.usage)
+            for s in standings
+        )
+        journal.write(Rung(round=round, rung=number + 1, n=n, standings=rung))
+        best = rung[0] if rung else None
+        racing = {label: policy for label, policy in racing.items() if label in kept}
+        if last or not racing:
+            break
+    return best
+
+
+async def _run_rung(
+    head: Policy, racing: dict[str, Policy], n: int, board: Board, journal: Journal, step: str
+) -> list[Standing]:
+    """Bring head and runners to *n* cases; return the standings, best first (ties: fewer completion tokens first)."""
+    missing = sum(n - min(n, len(board.answered(policy))) for policy in (head, *racing.values()))
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        journal.progress(step, done, missing)
+
+    reference = await board.fill(head, n, tick)
+    standings = []
+    for label, policy in racing.items():
+        attempts = await board.fill(policy, n, tick)
+        gains = [difference(ours, theirs) for ours, theirs in zip(attempts, reference, strict=True)]
+        scores = [a.score for a in attempts if a.score is not None]
+        standings.append(
+            Standing(
+                label=label,
+                policy=policy.id,
+                n=n,
+                score=sum(scores) / len(scores) if scores else 0.0,
+                gain=sum(gains) / n,
+                wins=sum(g > 0 for g in gains),
+                losses=sum(g < 0 for g in gains),
+                kept=True,
+                usage=sum((a.usage for a in attempts), Usage()),
+            )
+        )
+    return sorted(standings, key=lambda s: (-s.gain, s.usage.completion_tokens + s.usage.prompt_tokens, s.label))
