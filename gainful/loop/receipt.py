@@ -58,7 +58,7 @@ NOT_CLAIMED = (
 class Registration(Value, frozen=True):
     """What is fixed before the first held-out call; ``hash`` is what enters the ledger.
 
-    ``size`` is the number of cases that may be used and ``holdout_size`` what the hold-out holds, ``None`` where
+    ``population`` is the name the hold-out's digest covers, the task's.  ``size`` is the number of cases that may be used and ``holdout_size`` what the hold-out holds, ``None`` where
     it is fresh for every confirmation.  ``level`` and ``base`` are decimal texts as in the ledger.  ``task``,
     ``model_spec`` and ``seed`` are what a run is repeated from; ``checks`` are the proof checks' specs.
     """
@@ -66,6 +66,7 @@ class Registration(Value, frozen=True):
     task: JsonObject
     kind: JsonObject
     checks: tuple[JsonObject, ...]
+    population: str
     holdout: str
     holdout_size: int | None
     champion: str
@@ -150,7 +151,7 @@ def _files(c: Confirmation) -> Iterator[tuple[str, Iterable[Any]]]:
     """Yield every file's name and lines; a file of one line ends without a line feed if it is ``.json``."""
     yield "registration.json", [c.registration]
     yield "claim.json", [claim(c)]
-    yield "holdout.json", [holdout_index(c.holdout)]
+    yield "holdout.json", [holdout_index(c.registration.population, c.holdout)]
     used = {case.id: case for case in c.holdout}
     yield "cases.jsonl", (used[attempt.case] for attempt in c.before)
     yield "pairs.jsonl", (_pair(used[b.case], b, a) for b, a in zip(c.before, c.after, strict=True))
@@ -185,9 +186,9 @@ def claim(confirmation: Confirmation) -> JsonObject:
     }
 
 
-def holdout_index(cases: Iterable[Case]) -> list[list[str]]:
-    """Return holdout.json: id and content digest of every opened case, sorted; the digest covers the target."""
-    return sorted([case.id, digest(case)] for case in cases)
+def holdout_index(population: str, cases: Iterable[Case]) -> JsonObject:
+    """Return holdout.json; its digest is that of a hold-out that is not fresh (``tasks.Holdout``)."""
+    return {"population": population, "cases": sorted([case.id, digest(case.target)] for case in cases)}
 
 
 def policy_diff(champion: Policy, challenger: Policy) -> list[JsonObject]:
