@@ -18,6 +18,8 @@ from typing import Literal, TypeAlias
 from gainful.core import StoreError
 
 APPLICATION_ID = 0x6761696E  # "gain", in bytes 68 to 71 of the file
+LEAST_BYTES = 512  # SQLite's smallest page; it takes a file of a single byte for a new database
+
 Sync: TypeAlias = Literal["normal", "full"]
 
 
@@ -133,7 +135,7 @@ class Database:
 
 
 def _check_place(path: Path) -> None:
-    """Refuse, in words, the places where SQLite would only say that it is unable to open the file."""
+    """Refuse what SQLite would take for a new database, or would only say that it is unable to open."""
     if path.is_dir():
         raise StoreError(f"{path} is a directory; name a file in it for the store")
     try:
@@ -147,6 +149,8 @@ def _check_place(path: Path) -> None:
             raise StoreError(
                 f"store {path} cannot be written ({place} is read-only); change its permissions or name another file"
             )
+    if path.exists() and 0 < path.stat().st_size < LEAST_BYTES:
+        raise StoreError(f"{path} is not a store; name another file")
 
 
 def _statements(script: str) -> Iterator[str]:
