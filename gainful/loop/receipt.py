@@ -58,9 +58,10 @@ NOT_CLAIMED = (
 class Registration(Value, frozen=True):
     """What is fixed before the first held-out call; ``hash`` is what enters the ledger.
 
-    ``population`` is the name the hold-out's digest covers, the task's.  ``size`` is the number of cases that may be used and ``holdout_size`` what the hold-out holds, ``None`` where
-    it is fresh for every confirmation.  ``level`` and ``base`` are decimal texts as in the ledger.  ``task``,
-    ``model_spec`` and ``seed`` are what a run is repeated from; ``checks`` are the proof checks' specs.
+    ``population`` is the name that the hold-out's digest covers: the task's.  ``holdout_size`` is what the hold-out
+    holds, ``None`` where it is fresh for every confirmation; ``size`` is how many cases may be used.  ``level`` and
+    ``base`` are decimal texts as in the ledger.  ``task``, ``model_spec`` and ``seed`` are what a run is repeated
+    from; ``checks`` are the proof checks' specs.
     """
 
     task: JsonObject
@@ -91,9 +92,11 @@ class Registration(Value, frozen=True):
 
 
 class Call(Value, frozen=True):
-    """A stored model call: the memo's key, which covers model, request and sample, and what the model answered."""
+    """A stored model call: the memo's key, the request and the number of the sample that it covers, and the reply."""
 
     key: str
+    body: JsonObject
+    sample: int
     reply: JsonObject
 
 

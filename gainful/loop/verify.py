@@ -22,6 +22,7 @@ import math
 import os
 import re
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -56,6 +57,10 @@ PAIRS = 10_000  # the exact test takes time in the square of the cases on which 
 ZETA = Decimal("3.931949211809544226974907510589")  # the sum of i^-1.3 over all i, rounded up
 LOOKS_PERCENT = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 FUTILE = 0.1
+SILENT = (
+    *("metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier"),
+    *("store", "stream", "stream_options", "user"),
+)
 STAKES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 
 
@@ -86,21 +91,24 @@ class Report:
         return all(finding.verdict != "failed" for finding in self.findings)
 
 
-class _Failed(Exception):
-    """A check found that the receipt does not hold."""
+class Failed(Exception):
+    """Raised by a check, with one sentence: the receipt does not hold."""
 
 
-class _Skipped(Exception):
-    """A check could not be made."""
+class Skipped(Exception):
+    """Raised by a check, with one sentence: it could not be made."""
 
 
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
-        raise _Failed(sentence)
+        raise Failed(sentence)
 
 
-def verify(path: str | Path, key: str | None = None) -> Report:
+def verify(path: str | Path, key: str | None = None, replay: Callable[[Path], str] | None = None) -> Report:
     """Check the receipt in folder *path*; *key* is the id of the key it must be signed with.
+
+    *replay* is the package's own check, made last and only where nothing failed: given the folder, it returns a
+    sentence or raises ``Failed`` or ``Skipped``.
 
     Raises ``Unreadable`` when the folder is no receipt that can be judged.
     """
@@ -113,7 +121,7 @@ def verify(path: str | Path, key: str | None = None) -> Report:
         try:
             receipt = _receipt(root, statement)
             findings.append(Finding("integrity", "ok", f"all {len(FILES)} files are those the statement names"))
-        except _Failed as failure:
+        except Failed as failure:
             findings.append(Finding("integrity", "failed", str(failure)))
         findings.append(_finding("signature", _check_signature, envelope, statement, key))
         for name, check in CHECKS.items():
@@ -121,9 +129,11 @@ def verify(path: str | Path, key: str | None = None) -> Report:
                 findings.append(Finding(name, "skipped", "the files are not those that were signed"))
             else:
                 findings.append(_finding(name, check, receipt))
+        sound = all(finding.verdict != "failed" for finding in findings)
+        findings.append(_finding("replay", (replay or _no_replay) if sound else _unsound, root))
     except OSError as error:
         raise Unreadable(f"{str(root)!r} cannot be read as a receipt: {error.strerror}") from None
-    except _Failed as failure:
+    except Failed as failure:
         raise Unreadable(str(failure)) from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
         # A receipt may hold anything anywhere: what is not of the format's shape ends here.
@@ -137,9 +147,9 @@ def verify(path: str | Path, key: str | None = None) -> Report:
 def _finding(name: str, check: Callable[..., str], *arguments: Any) -> Finding:
     try:
         return Finding(name, "ok", check(*arguments))
-    except _Failed as failure:
+    except Failed as failure:
         return Finding(name, "failed", str(failure))
-    except _Skipped as reason:
+    except Skipped as reason:
         return Finding(name, "skipped", str(reason))
 
 
@@ -262,7 +272,7 @@ def _digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class _Receipt:
-    """A receipt's values; of the calls only the keys."""
+    """A receipt's values; of the calls only their keys, as written and as they should be."""
 
     claim: dict[str, Any]
     registration: dict[str, Any]
@@ -270,7 +280,7 @@ class _Receipt:
     cases: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
-    calls: set[str]
+    calls: dict[str, str]
     champion: dict[str, Any]
     challenger: dict[str, Any]
     diff: list[dict[str, Any]]
@@ -314,14 +324,15 @@ def _receipt(root: Path, statement: dict[str, Any]) -> _Receipt:
     pairs = list(itertools.islice(_lines(root, "pairs.jsonl"), PAIRS + 1))
     if len(pairs) > PAIRS:
         raise Unreadable(f"pairs.jsonl holds more than {PAIRS} pairs; judging them would take too long")
+    registration = _load(root, "registration.json")
     return _Receipt(
         claim=_load(root, "claim.json"),
-        registration=_load(root, "registration.json"),
+        registration=registration,
         holdout=_load(root, "holdout.json"),
         cases=list(_lines(root, "cases.jsonl")),
         pairs=pairs,
         outputs=list(_lines(root, "outputs.jsonl")),
-        calls={str(call["key"]) for call in _lines(root, "calls.jsonl")},
+        calls={call["key"]: _call_key(registration["model"], call) for call in _lines(root, "calls.jsonl")},
         champion=_load(root, "policies/champion.json"),
         challenger=_load(root, "policies/challenger.json"),
         diff=_load(root, "diff.json"),
@@ -343,13 +354,13 @@ def _check_signature(envelope: dict[str, Any], statement: dict[str, Any], pinned
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError:
         sentence = "checking it needs the package cryptography; run: pip install cryptography"
-        raise (_Skipped if pinned is None else _Failed)(sentence) from None
+        raise (Skipped if pinned is None else Failed)(sentence) from None
     kind, payload = envelope["payloadType"].encode(), _base64(envelope["payload"])
     message = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(_base64(signature["sig"]), message)
     except InvalidSignature:
-        raise _Failed(f"the signature is not one of key {key_id} over this statement") from None
+        raise Failed(f"the signature is not one of key {key_id} over this statement") from None
     if pinned is None:
         return f"unchanged since signed with key {key_id}; whose key that is, only a pinned --key can tell"
     return f"signed with the pinned key {key_id}"
@@ -392,9 +403,12 @@ def _check_order(receipt: _Receipt) -> str:
     """The cases used are the first of all opened ones, in the order that the comparison itself fixes."""
     registered, opened = receipt.registration, dict(receipt.holdout["cases"])
     _require(receipt.holdout["cases"] == sorted([id, target] for id, target in opened.items()), "a case stands twice")
-    _require(len(opened) == registered["size"], f"{len(opened)} cases were opened, {registered['size']} registered")
-    if registered["holdout_size"] is not None:
-        _require(_digest(receipt.holdout) == registered["holdout"], "the cases are not those of the hold-out's digest")
+    fresh = registered["holdout_size"] is None
+    size = registered["size"] if fresh else registered["holdout_size"]
+    _require(len(opened) == size >= registered["size"], f"{len(opened)} cases were opened instead of {size}")
+    _require(receipt.holdout["population"] == registered["population"], "the population is not the registered one")
+    known = fresh or _digest(receipt.holdout) == registered["holdout"]
+    _require(known, "the cases opened, with their targets, are not those of the hold-out's digest")
     seed = _digest([registered["holdout"], registered["challenger"], registered["champion"]])
     _require(registered["order"] == seed, "the order's seed is not that of hold-out, challenger and champion")
     order = sorted(opened, key=lambda id: hashlib.sha256((seed + id).encode()).digest())[: receipt.claim["n"]]
@@ -414,6 +428,23 @@ def _check_order(receipt: _Receipt) -> str:
 def _same(left: Any, right: Any) -> bool:
     """Equal as JSON: 1 is 1.0, and true is not 1."""
     return _canonical(left) == _canonical(right)
+
+
+def _call_key(model: dict[str, Any], call: dict[str, Any]) -> str:
+    audible = {name: value for name, value in call["body"].items() if name not in SILENT}
+    return _digest({"body": audible, "model": model, "sample": call["sample"]})
+
+
+def _check_calls(receipt: _Receipt) -> str:
+    """Every answer's calls are there, each under the key of its request to the registered model."""
+    for key, found in receipt.calls.items():
+        _require(key == found, f"call {key:.12} stands under a key that is not that of its request")
+    for line in receipt.outputs:
+        for arm in ("champion", "challenger"):
+            missing = set(line[arm]["calls"]) - receipt.calls.keys()
+            _require(bool(line[arm]["calls"]), f"case {line['case'][:12]}, {arm}: an answer without a call")
+            _require(not missing, f"case {line['case'][:12]}, {arm}: a call behind the answer is not in calls.jsonl")
+    return f"{len(receipt.calls)} calls of the registered model, among them all behind the answers"
 
 
 # --- the ledger and the level ----------------------------------------------------------------------------
@@ -489,30 +520,30 @@ def _level(base: Decimal, rank: int) -> Decimal:
 
 
 def _check_scores(receipt: _Receipt) -> str:
-    """Digests, verdicts and scores agree line by line, and every built-in check gives the stored verdict again."""
-    kinds = [spec["kind"] for spec in receipt.registration["checks"]]
-    named: set[str] = set()
-    again = 0
+    """Digests, verdicts and scores agree line by line, and every check known here gives the stored verdicts again."""
+    checks = receipt.registration["checks"]
+    answers: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    stored: list[list[Any]] = []
     for case, pair, line in zip(receipt.cases, receipt.pairs, receipt.outputs, strict=True):
         for arm in ("champion", "challenger"):
             where, output = f"case {pair['case'][:12]}, {arm}", line[arm]
             _require(_digest(output["answer"]) == pair[f"{arm}_output"], f"{where}: the answer is not the one scored")
-            stored = [verdict.get("score") for verdict in output["verdicts"]]
-            _require(len(stored) == len(kinds), f"{where}: {len(stored)} verdicts of {len(kinds)} registered checks")
-            known = [score for score in stored if score is not None]
+            scores = [verdict.get("score") for verdict in output["verdicts"]]
+            known = [score for score in scores if score is not None]
+            _require(len(scores) == len(checks), f"{where}: {len(scores)} verdicts of {len(checks)} registered checks")
             _require(all(_is_number(s) and 0 <= s <= 1 for s in known), f"{where}: a score is outside [0, 1]")
             _require(bool(known) and min(known) == pair[arm], f"{where}: the score is not the lowest verdict's")
-            _require(set(output["calls"]) <= receipt.calls, f"{where}: a call behind the answer is not in calls.jsonl")
-            for spec, score in zip(receipt.registration["checks"], stored, strict=True):
-                if spec["kind"] not in RESCORED:
-                    named.add(spec["kind"])
-                    continue
-                found = RESCORED[spec["kind"]](spec, case, output["answer"])
-                _require(found == score, f"{where}: check {spec['kind']!r} gives {found}, not {score}")
-                again += 1
-    if named:
-        raise _Skipped(f"{again} verdicts scored again; not by this file: {', '.join(sorted(named))}")
-    return f"{again} verdicts scored again, all as stored"
+            answers.append((case, output["answer"]))
+            stored.append(scores)
+    unknown = sorted({spec["kind"] for spec in checks} - RESCORED.keys())
+    for number, spec in enumerate(checks):
+        if spec["kind"] in RESCORED:
+            told = [scores[number] for scores in stored]
+            for (case, _), score, found in zip(answers, told, RESCORED[spec["kind"]](spec, answers), strict=True):
+                _require(score == found, f"{spec['kind']} gives {found}, not {score}, in {case['messages']!r:.80}")
+    if unknown:
+        raise Skipped(f"this file cannot score {', '.join(unknown)} again; every other verdict is as stored")
+    return f"{len(answers)} answers scored again, all as stored"
 
 
 def _is_number(value: Any) -> bool:
@@ -531,19 +562,20 @@ def _equal(left: Any, right: Any, reading: Callable[[str], str]) -> bool:
 
 
 def _loose(text: str) -> str:
-    """Read a text as answer keys do: blanks and , . / - _ * ^ say nothing, nor does letter case or the kind of quote."""
+    """Read a text as answer keys do: no blanks, no , . / - _ * ^, letter case and quotes alike."""
     return text.translate({ord(sign): None for sign in " ,./-_*^"}).lower().replace("'", '"')
 
 
 def _answer_key(spec: dict[str, Any], case: dict[str, Any], answer: dict[str, Any]) -> float | None:
     """1 where the call has the key's name, all required arguments, and each argument one of its allowed values."""
-    key, call = case.get("target"), answer.get("value")
+    key: Any = case.get("target")
+    call: Any = answer.get("value")
     if key is None:
         return None
     if not (isinstance(call, dict) and type(call.get("name")) is str and type(call.get("arguments")) is dict):
         return 0.0
     functions = [tool["function"] for tool in case.get("tools", [])]
-    schema = next((f.get("parameters") or {} for f in functions if f["name"] == call["name"]), {})
+    schema: dict[str, Any] = next((f.get("parameters") or {} for f in functions if f["name"] == call["name"]), {})
     given, wanted = call["arguments"], key["arguments"]
     right = (
         call["name"] == key["name"]
@@ -587,8 +619,77 @@ def _fits_key(value: dict[str, Any], key: dict[str, Any]) -> bool:
 
 
 NOT_TEXT = ("integer", "number", "boolean", "null", "array", "object")
-RESCORED: dict[str, Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], float | None]] = {
-    "answer_key": _answer_key,
+
+
+def _exact(spec: dict[str, Any], case: dict[str, Any], answer: dict[str, Any]) -> float | None:
+    """1 where the value is the target text, or one of them; blanks and letter case as the check says."""
+
+    def read(text: str) -> str:
+        text = " ".join(text.split()) if spec["ignore_space"] else text
+        return text.casefold() if spec["ignore_case"] else text
+
+    target, value = case.get("target"), answer.get("value")
+    if target is None:
+        return None
+    wanted = target if isinstance(target, list) else [target]
+    return float(isinstance(value, str) and any(read(value) == read(text) for text in wanted))
+
+
+def _numeric(spec: dict[str, Any], case: dict[str, Any], answer: dict[str, Any]) -> float | None:
+    """1 where value and target, read as exact decimals, are no further apart than the tolerance."""
+    if case.get("target") is None:
+        return None
+    target, value = _decimal(case["target"]), _decimal(answer.get("value"))
+    if target is None:
+        raise Failed(f"the target {case['target']!r:.60} is no number")
+    return float(value is not None and abs(value - target) <= Fraction(repr(spec["tolerance"])))
+
+
+def _decimal(value: Any) -> Fraction | None:
+    if not (_is_number(value) or isinstance(value, str)):
+        return None
+    text = value.replace(",", "").strip() if isinstance(value, str) else repr(value)
+    form = r"[-+]?([0-9]{1,300}(\.[0-9]{0,300})?|\.[0-9]{1,300})([eE][-+]?[0-9]{1,3})?"
+    return Fraction(Decimal(text)) if re.fullmatch(form, text) else None
+
+
+def _choice(spec: dict[str, Any], case: dict[str, Any], answer: dict[str, Any]) -> float:
+    """1 where the value is a label and, unless the check does not compare, the target."""
+    value, target = answer.get("value"), case.get("target")
+    compared = spec["compare"] and target is not None
+    return float(value in spec["labels"] and (value == target or not compared))
+
+
+def _regex(spec: dict[str, Any], answers: _Answers) -> list[float]:
+    """1 where the text matches.  Done in a process of its own: a pattern can be made to run for ever."""
+    values = [(answer.get("value"), answer["text"]) for _, answer in answers]
+    texts = [(value if isinstance(value, str) else text).strip() for value, text in values]
+    question = json.dumps([spec["pattern"], "search" if spec["search"] else "fullmatch", texts])
+    command = [sys.executable, "-I", "-c", MATCH]
+    try:
+        done = subprocess.run(command, input=question, capture_output=True, text=True, timeout=REGEX_S)
+    except subprocess.TimeoutExpired:
+        raise Skipped(f"the pattern {spec['pattern']!r:.60} takes longer than {REGEX_S} s") from None
+    _require(done.returncode == 0, f"the pattern {spec['pattern']!r:.60} cannot be used")
+    return [float(found) for found in json.loads(done.stdout)]
+
+
+def _each(judge: Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], float | None]) -> _Judge:
+    return lambda spec, answers: [judge(spec, case, answer) for case, answer in answers]
+
+
+MATCH = (
+    "import json, re, sys; p, how, ts = json.load(sys.stdin); print([int(bool(getattr(re, how)(p, t))) for t in ts])"
+)
+REGEX_S = 30
+_Answers = Sequence[tuple[dict[str, Any], dict[str, Any]]]
+_Judge = Callable[[dict[str, Any], _Answers], Sequence[float | None]]
+RESCORED: dict[str, _Judge] = {
+    "answer_key": _each(_answer_key),
+    "choice": _each(_choice),
+    "exact": _each(_exact),
+    "number": _each(_numeric),
+    "regex": _regex,
 }
 
 
@@ -750,15 +851,15 @@ def _check_interval(receipt: _Receipt) -> str:
         mean = math.fsum(pair[arm] for pair in receipt.pairs) / n
         _require(_near(claim[name], mean), f"the mean {name} is {mean:.6g}, not {claim[name]!r:.40}")
     _require(_near(told["mean"], math.fsum(differences) / n) and told["n"] == n, "the mean difference is another")
-    miss = Fraction(1) - Fraction(repr(float(told["confidence"])))
-    _require(0 < miss <= Fraction(1, 2), "the confidence is outside [0.5, 1)")
-    low = _bet_bound(differences, miss / 2, size)
-    high = -_bet_bound([-d for d in differences], miss / 2, size)
-    if claim["decision"] == "promoted" and Fraction(registered["level"]) <= miss / 2:
+    level = Fraction(_share(registered["level"]))
+    _require(_near(told["confidence"], float(1 - level)), "the confidence is not that of the level")
+    low = _bet_bound(differences, level, size)
+    high = -_bet_bound([-d for d in differences], level, size)
+    if claim["decision"] == "promoted":
         low = max(low, registered["margin"])  # the test itself has rejected every mean up to the margin
     _require(_near(told["low"], low), f"the lower bound is {low:.6g}, not {told['low']!r:.40}")
     _require(_near(told["high"], high), f"the upper bound is {high:.6g}, not {told['high']!r:.40}")
-    return f"the gain is at least {low:+.4f} and at most {high:+.4f}, with {float(1 - miss):.0%} confidence"
+    return f"a gain of {low:+.4f} or more; {high:+.4f} or less; each with {float(1 - level):.2%} confidence"
 
 
 def _bet_bound(differences: Sequence[float], miss: Fraction, size: int) -> float:
@@ -779,8 +880,12 @@ def _bet_bound(differences: Sequence[float], miss: Fraction, size: int) -> float
     return 2 * low - 1
 
 
-def _check_replay(receipt: _Receipt) -> str:
-    raise _Skipped("building the requests again needs the package; run: gainful verify")
+def _no_replay(_: Path) -> str:
+    raise Skipped("leading the stored calls to the stored answers needs the package; run: gainful verify")
+
+
+def _unsound(_: Path) -> str:
+    raise Skipped("a check before it failed")
 
 
 CHECKS: dict[str, Callable[[_Receipt], str]] = {
@@ -789,10 +894,10 @@ CHECKS: dict[str, Callable[[_Receipt], str]] = {
     "ledger": _check_ledger,
     "level": _check_level,
     "order": _check_order,
+    "calls": _check_calls,
     "scores": _check_scores,
     "decision": _check_decision,
     "interval": _check_interval,
-    "replay": _check_replay,
 }
 
 
