@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 
 from gainful.answers.answer import Asking, answer
@@ -40,7 +40,9 @@ class Engine:
             usage=outcome.usage,
         )
 
-    async def attempts(self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check]) -> AsyncIterator[Attempt]:
+    async def attempts(
+        self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check]
+    ) -> AsyncGenerator[Attempt, None]:
         """Yield one attempt a case, in order."""
         window: deque[asyncio.Task[Attempt]] = deque()
         try:

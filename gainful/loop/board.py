@@ -8,34 +8,38 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
-from gainful.core import AnswerKind, Attempt, Case, Check, Evidence, Policy, Usage
+from gainful.core import Attempt, Case, Evidence, Policy, Usage, judge, lowest
 from gainful.engine.local import Engine
-from gainful.gate.intervals import mean_interval
+from gainful.gate import mean_interval, proportion_interval
 from gainful.loop.events import ErrorGroup, Example, Interval
+from gainful.tasks.task import Task
 
 EXAMPLES = 3  # shown of each error group
 EXAMPLE_CHARACTERS = 300  # of a question or an answer in an example
 
 
 class Board:
-    """Dev attempts by policy, over dev cases shuffled once by *seed*."""
+    """Attempts by policy on the dev cases of *task*, shuffled once by *seed*."""
 
-    def __init__(self, engine: Engine, cases: Sequence[Case], checks: Sequence[Check], seed: int):
-        self.engine = engine
-        self.checks = tuple(checks)
-        self.cases = tuple(sorted(cases, key=lambda c: hashlib.sha256(f"{seed} {c.id}".encode()).digest()))
-        self.seed = seed
-        self.usage = Usage()
+    def __init__(self, engine: Engine, task: Task, seed: int):
+        self._engine = engine
+        self._task = task
+        self._seed = seed
         self._attempts: dict[str, list[Attempt]] = {}
+        self.cases = tuple(sorted(task.dev, key=lambda c: hashlib.sha256(f"{seed} {c.id}".encode()).digest()))
+
+    @property
+    def usage(self) -> Usage:
+        """All that was spent on dev, summed policy by policy so that a resumed run gets the same sum."""
+        return sum((a.usage for attempts in self._attempts.values() for a in attempts), Usage())
 
     async def fill(self, policy: Policy, n: int, tick: Callable[[], None]) -> list[Attempt]:
         """Return the attempts of *policy* on the first *n* cases, answering those that are missing."""
         attempts = self._attempts.setdefault(policy.id, [])
-        async for attempt in self.engine.attempts(policy, self.cases[len(attempts) : n], self.checks):
+        async for attempt in self._engine.attempts(policy, self.cases[len(attempts) : n], self._task.checks):
             attempts.append(attempt)
-            self.usage += attempt.usage
             tick()
         return attempts[:n]
 
@@ -43,11 +47,26 @@ class Board:
         """Return all attempts of *policy* so far, in the board's order."""
         return list(self._attempts.get(policy.id, ()))
 
-    def evidence(self, policy: Policy, kind: AnswerKind) -> Evidence:
-        """Return what learners may see: the dev cases without their targets, and the attempts of *policy*."""
+    def evidence(self, policy: Policy) -> Evidence:
+        """Return what learners may see: dev cases as the task shows them, and the attempts of *policy*."""
         attempts = self.answered(policy)
-        cases = (Case(c.messages, c.tools, name=c.name, metadata=c.metadata) for c in self.cases[: len(attempts)])
-        return Evidence(kind=kind, cases=tuple(cases), attempts=tuple(attempts), seed=self.seed)
+        shown = {case.id: case for case in self._task.shown}
+        cases = tuple(shown[case.id] for case in self.cases[: len(attempts)])
+        return Evidence(kind=self._task.kind, cases=cases, attempts=tuple(attempts), seed=self._seed)
+
+    def true_gain(self, challenger: Policy, head: Policy) -> float | None:
+        """Return the mean paired difference by the proof checks, from stored answers alone; no model is asked.
+
+        For the report, once the search is over: no learner sees it.  ``None`` where a dev case has no target.
+        """
+        pairs = list(zip(self.cases, self.answered(challenger), self.answered(head), strict=False))
+        if not pairs or any(case.target is None for case, _, _ in pairs):
+            return None
+        gains = [self._proof(case, ours) - self._proof(case, theirs) for case, ours, theirs in pairs]
+        return sum(gains) / len(gains)
+
+    def _proof(self, case: Case, attempt: Attempt) -> float:
+        return lowest(judge(self._task.proof, case, attempt.answer)) or 0.0
 
 
 def difference(challenger: Attempt, champion: Attempt) -> float:
@@ -58,12 +77,16 @@ def difference(challenger: Attempt, champion: Attempt) -> float:
 
 
 def score(attempts: Iterable[Attempt], confidence: float = 0.95) -> Interval:
-    """Return the mean of the known scores with its interval for a fixed number of cases."""
+    """Return the mean of the known scores with its interval for a fixed number of cases; exact for pass/fail."""
     known = [a.score for a in attempts if a.score is not None]
-    low, high = mean_interval(known, 1.0 - confidence) if known else (0.0, 1.0)
-    return Interval(
-        mean=sum(known) / len(known) if known else 0.0, low=low, high=high, n=len(known), confidence=confidence
-    )
+    if not known:
+        return Interval(mean=0.0, low=0.0, high=1.0, n=0, confidence=confidence)
+    level = round(1.0 - confidence, 12)
+    if set(known) <= {0.0, 1.0}:
+        low, high = proportion_interval(int(sum(known)), len(known), level)
+    else:
+        low, high = mean_interval(known, level)
+    return Interval(mean=sum(known) / len(known), low=low, high=high, n=len(known), confidence=confidence)
 
 
 def error_groups(cases: Iterable[Case], attempts: Iterable[Attempt]) -> tuple[ErrorGroup, ...]:

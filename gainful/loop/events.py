@@ -57,14 +57,14 @@ class Started(Value, frozen=True, tag="started"):
 class Power(Value, frozen=True, tag="power"):
     """What this hold-out can certify at this level, said before the run spends anything on it.
 
-    ``certifiable`` is the smallest gain found with 90 % power; ``cases_for`` maps a gain in points to the cases
-    it needs.
+    ``certifiable`` is the smallest gain found with 90 % power, ``None`` where no gain can be; ``cases_for`` maps a
+    gain in points to the cases it needs.
     """
 
     size: int
     level: float
     rank: int
-    certifiable: float
+    certifiable: float | None
     cases_for: dict[str, int]
 
 

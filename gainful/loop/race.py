@@ -7,6 +7,7 @@ claimed here: dev is for searching, however greedily, and only a confirmation on
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 
@@ -69,10 +70,9 @@ async def _run_rung(
         done += 1
         journal.progress(step, done, missing)
 
-    reference = await board.fill(head, n, tick)
+    reference, *filled = await asyncio.gather(*(board.fill(p, n, tick) for p in (head, *racing.values())))
     standings = []
-    for label, policy in racing.items():
-        attempts = await board.fill(policy, n, tick)
+    for (label, policy), attempts in zip(racing.items(), filled, strict=True):
         gains = [difference(ours, theirs) for ours, theirs in zip(attempts, reference, strict=True)]
         scores = [a.score for a in attempts if a.score is not None]
         standings.append(

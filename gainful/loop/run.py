@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gainful.core import Model, Policy, Stopped, Usage, Value
+from gainful.core import Model, Policy, Value
 from gainful.engine.local import Engine
 from gainful.loop.journal import Journal
 from gainful.loop.race import Halving
@@ -34,9 +34,10 @@ class Settings(Value, frozen=True):
 
 @dataclass(frozen=True)
 class Run:
-    """One run under way.  ``model`` remembers its calls; ``model_spec`` is how to connect to it again."""
+    """One run under way, from ``champion``.  ``model`` remembers its calls; ``model_spec`` connects to it again."""
 
     task: Task
+    champion: Policy
     model: Model
     model_spec: str
     store: Store
@@ -50,24 +51,3 @@ class Run:
         """The engine for this task: strategies may consult the checks that read no answer key."""
         consult = tuple(check for check in self.task.checks if not check.needs_target)
         return Engine(model=self.model, kind=self.task.kind, consult=consult)
-
-    def champion(self) -> Policy:
-        """Return the policy in service, installing the task's baseline where there is none yet."""
-        current = self.store.champion(self.task.name)
-        if current is None:
-            self.store.set_champion(self.task.name, self.task.baseline, "baseline")
-            return self.task.baseline
-        return self.store.policy(current)
-
-
-def search_share(budget_calls: int | None) -> int | None:
-    """Return the calls that searching may use: half; the other half is the confirmation's."""
-    return None if budget_calls is None else budget_calls // 2
-
-
-def require_budget(spent: Usage, budget_calls: int | None, step: str) -> None:
-    """Raise ``Stopped`` when *spent* has reached the budget."""
-    if budget_calls is not None and spent.calls >= budget_calls:
-        raise Stopped(
-            f"{step}: all {budget_calls} calls of the budget are spent; run the same command with a larger --budget"
-        )

@@ -84,7 +84,7 @@ class MemoModel:
             stored = self._store.memo_get(key)
             if stored is not None:
                 self.saved_calls += 1
-                return _decode(stored)
+                return _named(key, stored)
             running = self._running.get(key)
             if running is None:
                 return await self._ask(key, body, sample)
@@ -122,11 +122,16 @@ class MemoModel:
         if _is_finished(kept.body):
             self._store.memo_put(key, encoded)
             encoded = self._store.memo_get(key) or encoded  # another process may have been first
-        return _decode(encoded)
+        return _named(key, encoded)
 
     async def close(self) -> None:
         """Close the model; the store stays open."""
         await self._model.close()
+
+
+def _named(key: str, stored: bytes) -> Reply:
+    """Return the reply *stored* under *key*, under its name."""
+    return msgspec.structs.replace(_decode(stored), key=key)
 
 
 def _is_finished(body: JsonObject) -> bool:

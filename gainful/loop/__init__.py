@@ -1,0 +1,1 @@
+"""Improve: search on dev, one confirmation on the hold-out, a receipt."""

@@ -1,0 +1,312 @@
+"""The one confirmation: champion and challenger answer the same held-out cases, and the gate decides.
+
+Guarantees: what is tested, how, and at which level is fixed in a registration whose hash enters the ledger before
+the first held-out case is opened; every confirmation ever opened pays, failed and aborted ones too; the promotion,
+its ledger line and the champion pointer are one transaction; what leaves here for anyone who learns is one bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from gainful.core import Attempt, Case, JsonObject, Model, Policy, Reply, Usage
+from gainful.gate import Budget, EProcess, Judgement, SignTest, cases_for, lower_bound
+from gainful.gate.judgement import schedule
+from gainful.loop.board import error_groups, score
+from gainful.loop.events import Decided, Interval, Looked, Opened
+from gainful.loop.order import evaluation_order, order_seed
+from gainful.loop.receipt import Call, Confirmation, Registration, user_key, write_receipt
+from gainful.loop.run import Run
+from gainful.store.store import LedgerEntry
+
+GRADED = frozenset({"function", "gym"})  # kinds of checks whose scores may lie between 0 and 1
+LEAST_PLANNED = 0.01  # gain planned for, at least: what needs more than 37,000 cases is not waited for
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """Where the lifetime of one hold-out stands after some lines of its ledger."""
+
+    budget: Budget
+    confirmations: int = 0
+
+    @classmethod
+    def after(cls, entries: Sequence[LedgerEntry], alpha: float, *, fresh: bool) -> Lifetime:
+        """Replay *entries*: a confirmation that was opened and never closed counts as failed."""
+        budget, confirmations = Budget(alpha), 0
+        for entry, following in zip(entries, (*entries[1:], None), strict=True):
+            if entry.kind == "epoch":
+                budget = Budget(float(entry.content["alpha"]))
+            elif entry.kind == "opened":
+                closing = following.content if following is not None and following.kind == "closed" else {}
+                budget = budget.after(promoted=closing.get("decision") == "promoted", fresh=fresh)
+                confirmations += 1
+        return cls(budget, confirmations)
+
+    @classmethod
+    def of(cls, run: Run) -> Lifetime:
+        """Return the lifetime of the run's hold-out as it stands in the store."""
+        entries = run.store.ledger(run.task.holdout.digest)
+        return cls.after(entries, run.settings.alpha, fresh=run.task.holdout.fresh)
+
+    @property
+    def failures(self) -> int:
+        """Confirmations that failed since the last promotion."""
+        return self.budget.rank - 1
+
+
+class Recorder:
+    """A model that keeps the calls passing through it, for the receipt."""
+
+    def __init__(self, model: Model):
+        self._model = model
+        self.calls: dict[str, Call] = {}
+        self.name, self.concurrency = model.name, model.concurrency
+
+    @property
+    def identity(self) -> JsonObject:
+        """The model's identity."""
+        return self._model.identity
+
+    async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
+        """Ask the model and keep the call under its memo key."""
+        reply = await self._model.complete(body, sample=sample)
+        self.calls[reply.key] = Call(key=reply.key, body=body, sample=sample, reply=reply.body)
+        return reply
+
+    async def close(self) -> None:
+        """Leave the model open: it is not ours."""
+
+
+async def confirm(run: Run, challenger: Policy, dev_gain: Interval) -> tuple[Decided, Path]:
+    """Test *challenger* against the run's champion once, and put it into service if it is proven better.
+
+    *dev_gain* only plans how many cases may be used.  Returns the decision and the receipt's folder.
+    """
+    registration, opened, number = _open(run, challenger, dev_gain)
+    test = _test(registration)
+    run.journal.write(
+        Opened(
+            registration=registration.hash,
+            challenger=challenger.id,
+            champion=run.champion.id,
+            test=registration.test,
+            level=test.level,
+            margin=registration.margin,
+            size=registration.size,
+            looks=registration.looks,
+        )
+    )
+    holdout = run.task.holdout.open(registration.hash, run.task.holdout.size or registration.size, number)
+    arms = _Arms(run, challenger, _in_order(holdout, registration))
+    judgement, looked = await arms.judge(test)
+    decided = _decided(judgement, arms, registration)
+    run.journal.write(decided)
+    ledger = _close(run, opened, registration, challenger, decided)
+    receipt = write_receipt(
+        run.receipts / registration.hash[:16],
+        Confirmation(
+            registration=registration,
+            decided=decided,
+            looks=looked,
+            champion=run.champion,
+            challenger=challenger,
+            holdout=holdout,
+            before=arms.before,
+            after=arms.after,
+            calls=[call for _, call in sorted(arms.recorder.calls.items())],
+            ledger=ledger,
+        ),
+        user_key(run.signing_key),
+    )
+    return decided, receipt
+
+
+# --- registration and ledger ----------------------------------------------------------------------------
+
+
+def _open(run: Run, challenger: Policy, dev_gain: Interval) -> tuple[Registration, LedgerEntry, int]:
+    """Enter the confirmation in the ledger; return its registration, its line and its number.
+
+    A resumed run finds its own line there already: the last one opened, under the registration it would make again.
+    """
+    key, store = run.task.holdout.digest, run.store
+    entries = store.ledger(key)
+    last = max((entry.seq for entry in entries if entry.kind == "opened"), default=None)
+    if last is not None:
+        registration, lifetime = _register(run, entries[:last], challenger, dev_gain)
+        if entries[last].content["registration"] == registration.hash:
+            return registration, entries[last], lifetime.confirmations
+    if not entries:
+        epoch = {"alpha": repr(run.settings.alpha), "epoch": 1, "holdout": key, "size": run.task.holdout.size}
+        entries = [store.append_ledger(key, "epoch", epoch, seq=0)]
+    registration, lifetime = _register(run, entries, challenger, dev_gain)
+    content = {
+        "registration": registration.hash,
+        "rank": registration.rank,
+        "base": registration.base,
+        "level": registration.level,
+    }
+    return registration, store.append_ledger(key, "opened", content, seq=len(entries)), lifetime.confirmations
+
+
+def _register(
+    run: Run, entries: Sequence[LedgerEntry], challenger: Policy, dev_gain: Interval
+) -> tuple[Registration, Lifetime]:
+    task, holdout = run.task, run.task.holdout
+    lifetime = Lifetime.after(entries, run.settings.alpha, fresh=holdout.fresh)
+    level = lifetime.budget.level
+    graded = any(check.spec.get("kind") in GRADED for check in task.proof)
+    most = run.settings.fresh_cases if holdout.size is None else holdout.size
+    size = most if graded else min(most, planned_size(dev_gain, level))
+    registration = Registration(
+        task=task.spec,
+        kind=msgspec.to_builtins(task.kind),
+        checks=tuple(check.spec for check in task.proof),
+        population=task.name,
+        holdout=holdout.digest,
+        holdout_size=holdout.size,
+        champion=run.champion.id,
+        challenger=challenger.id,
+        test="e-process" if graded else "sign",
+        size=size,
+        looks=schedule(size),
+        margin=0.0,
+        base=repr(lifetime.budget.alpha),
+        rank=lifetime.budget.rank,
+        level=repr(level),
+        order=order_seed(holdout.digest, challenger.id, run.champion.id),
+        model_spec=run.model_spec,
+        model=run.model.identity,
+        seed=run.settings.seed,
+        version=importlib.metadata.version("gainful"),
+    )
+    return registration, lifetime
+
+
+def planned_size(dev_gain: Interval, level: float) -> int:
+    """Return how many cases certify, with 90 % power, the middle between the mean and the lower bound of *dev_gain*.
+
+    Dev flatters the policy that won there.  More cases than that would only be kept from later confirmations' looks.
+    """
+    return cases_for(max((dev_gain.mean + max(dev_gain.low, 0.0)) / 2, LEAST_PLANNED), level)
+
+
+def _close(
+    run: Run, opened: LedgerEntry, registration: Registration, challenger: Policy, decided: Decided
+) -> list[LedgerEntry]:
+    """Close the confirmation, moving the champion with it if it was promoted; return the ledger up to there."""
+    entries = run.store.ledger(opened.key)
+    if len(entries) == opened.seq + 1:
+        content = {
+            "registration": registration.hash,
+            "decision": "promoted" if decided.promoted else "not promoted",
+            "n": decided.n,
+        }
+        moved = (run.task.name, challenger) if decided.promoted else None
+        entries.append(run.store.append_ledger(opened.key, "closed", content, champion=moved, seq=len(entries)))
+    return entries[: opened.seq + 2]
+
+
+# --- the two arms ---------------------------------------------------------------------------------------
+
+
+def _test(registration: Registration) -> SignTest | EProcess:
+    level = float(registration.level)
+    if registration.test == "sign":
+        return SignTest(registration.size, level)
+    return EProcess(registration.size, level, registration.margin)
+
+
+def _in_order(holdout: Sequence[Case], registration: Registration) -> list[Case]:
+    by_id = {case.id: case for case in holdout}
+    return [by_id[id] for id in evaluation_order(by_id, registration.order)[: registration.size]]
+
+
+class _Arms:
+    """Both policies on the held-out cases, look by look, in evaluation order."""
+
+    def __init__(self, run: Run, challenger: Policy, cases: Sequence[Case]):
+        self.cases = cases
+        self.before: list[Attempt] = []
+        self.after: list[Attempt] = []
+        self._run = run
+        self._challenger = challenger
+        self.recorder = Recorder(run.model)
+        self._engine = replace(run.engine, model=self.recorder)
+
+    @property
+    def differences(self) -> list[float]:
+        """Challenger minus champion, case by case; evidence that is missing never speaks for the challenger."""
+        return [
+            (0.0 if after.score is None else after.score) - (1.0 if before.score is None else before.score)
+            for before, after in zip(self.before, self.after, strict=True)
+        ]
+
+    async def judge(self, test: SignTest | EProcess) -> tuple[Judgement, list[Looked]]:
+        """Answer up to the next look, ask the test, write the look down; until it decides."""
+        looked: list[Looked] = []
+        for n in test.looks:
+            await self._answer(n)
+            judgement = test.judge(self.differences)
+            look = judgement.looks[-1]
+            looked.append(
+                Looked(
+                    n=look.n,
+                    wins=look.wins,
+                    losses=look.losses,
+                    mean_difference=sum(self.differences) / look.n,
+                    statistic=look.statistic,
+                    boundary=look.boundary,
+                    conditional_power=look.conditional_power,
+                    decision=look.decision,
+                )
+            )
+            self._run.journal.write(looked[-1])
+            if judgement.decision != "continue":
+                break
+        return judgement, looked
+
+    async def _answer(self, n: int) -> None:
+        """Bring both arms to *n* cases, side by side, so that whatever drifts meets both."""
+        start, progress = len(self.before), self._run.journal.progress
+        cases, proof = self.cases[start:n], self._run.task.proof
+        champion = self._engine.attempts(self._run.champion, cases, proof)
+        challenger = self._engine.attempts(self._challenger, cases, proof)
+        async with contextlib.aclosing(champion), contextlib.aclosing(challenger):
+            for done in range(len(cases)):
+                before, after = await asyncio.gather(anext(champion), anext(challenger))
+                self.before.append(before)
+                self.after.append(after)
+                progress(f"confirmation, cases {start + 1} to {n}", done + 1, len(cases))
+
+
+def _decided(judgement: Judgement, arms: _Arms, registration: Registration) -> Decided:
+    differences, level = arms.differences, float(registration.level)
+    promoted = judgement.decision == "promote"
+    low = lower_bound(differences, level, registration.size)
+    high = -lower_bound([-d for d in differences], level, registration.size)
+    return Decided(
+        promoted=promoted,
+        reason=judgement.reason,
+        n=len(differences),
+        before=score(arms.before),
+        after=score(arms.after),
+        difference=Interval(
+            mean=sum(differences) / len(differences),
+            low=max(registration.margin, low) if promoted else low,
+            high=high,
+            n=len(differences),
+            confidence=1.0 - level,
+        ),
+        before_groups=error_groups(arms.cases, arms.before),
+        after_groups=error_groups(arms.cases, arms.after),
+        usage=sum((attempt.usage for attempt in (*arms.before, *arms.after)), Usage()),
+    )
