@@ -92,11 +92,9 @@ class Registration(Value, frozen=True):
 
 
 class Call(Value, frozen=True):
-    """A stored model call: the memo's key, the request and the number of the sample that it covers, and the reply."""
+    """A stored model call: the memo's key, which covers model, request and sample, and the body of the reply."""
 
     key: str
-    body: JsonObject
-    sample: int
     reply: JsonObject
 
 

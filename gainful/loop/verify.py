@@ -57,10 +57,6 @@ PAIRS = 10_000  # the exact test takes time in the square of the cases on which 
 ZETA = Decimal("3.931949211809544226974907510589")  # the sum of i^-1.3 over all i, rounded up
 LOOKS_PERCENT = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 FUTILE = 0.1
-SILENT = (
-    *("metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier"),
-    *("store", "stream", "stream_options", "user"),
-)
 STAKES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 
 
@@ -272,7 +268,7 @@ def _digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class _Receipt:
-    """A receipt's values; of the calls only their keys, as written and as they should be."""
+    """A receipt's values; of the calls only the keys."""
 
     claim: dict[str, Any]
     registration: dict[str, Any]
@@ -280,7 +276,7 @@ class _Receipt:
     cases: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
-    calls: dict[str, str]
+    calls: list[str]
     champion: dict[str, Any]
     challenger: dict[str, Any]
     diff: list[dict[str, Any]]
@@ -324,15 +320,14 @@ def _receipt(root: Path, statement: dict[str, Any]) -> _Receipt:
     pairs = list(itertools.islice(_lines(root, "pairs.jsonl"), PAIRS + 1))
     if len(pairs) > PAIRS:
         raise Unreadable(f"pairs.jsonl holds more than {PAIRS} pairs; judging them would take too long")
-    registration = _load(root, "registration.json")
     return _Receipt(
         claim=_load(root, "claim.json"),
-        registration=registration,
+        registration=_load(root, "registration.json"),
         holdout=_load(root, "holdout.json"),
         cases=list(_lines(root, "cases.jsonl")),
         pairs=pairs,
         outputs=list(_lines(root, "outputs.jsonl")),
-        calls={call["key"]: _call_key(registration["model"], call) for call in _lines(root, "calls.jsonl")},
+        calls=[call["key"] for call in _lines(root, "calls.jsonl")],
         champion=_load(root, "policies/champion.json"),
         challenger=_load(root, "policies/challenger.json"),
         diff=_load(root, "diff.json"),
@@ -430,21 +425,16 @@ def _same(left: Any, right: Any) -> bool:
     return _canonical(left) == _canonical(right)
 
 
-def _call_key(model: dict[str, Any], call: dict[str, Any]) -> str:
-    audible = {name: value for name, value in call["body"].items() if name not in SILENT}
-    return _digest({"body": audible, "model": model, "sample": call["sample"]})
-
-
 def _check_calls(receipt: _Receipt) -> str:
-    """Every answer's calls are there, each under the key of its request to the registered model."""
-    for key, found in receipt.calls.items():
-        _require(key == found, f"call {key:.12} stands under a key that is not that of its request")
-    for line in receipt.outputs:
-        for arm in ("champion", "challenger"):
-            missing = set(line[arm]["calls"]) - receipt.calls.keys()
-            _require(bool(line[arm]["calls"]), f"case {line['case'][:12]}, {arm}: an answer without a call")
-            _require(not missing, f"case {line['case'][:12]}, {arm}: a call behind the answer is not in calls.jsonl")
-    return f"{len(receipt.calls)} calls of the registered model, among them all behind the answers"
+    """The calls are those behind the answers, each once: none is missing, none is left over."""
+    behind = {key for line in receipt.outputs for arm in ("champion", "challenger") for key in line[arm]["calls"]}
+    _require(
+        all(line[arm]["calls"] for line in receipt.outputs for arm in ("champion", "challenger")),
+        "an answer without a call",
+    )
+    _require(behind <= set(receipt.calls), f"{len(behind - set(receipt.calls))} calls behind the answers are missing")
+    _require(sorted(behind) == sorted(receipt.calls), "calls.jsonl repeats a call or holds one that no answer needs")
+    return f"the {len(behind)} calls behind the answers are there; whose requests they are, only a replay tells"
 
 
 # --- the ledger and the level ----------------------------------------------------------------------------
@@ -475,7 +465,8 @@ def _check_level(receipt: _Receipt) -> str:
     _require(first["kind"] == "epoch", "the ledger does not begin with the hold-out coming into use")
     _require(granted["holdout"] == registered["holdout"], "the ledger is that of another hold-out")
     _require(_same(granted["size"], registered["holdout_size"]), "the ledger gives the hold-out another size")
-    base, rank, pending = _share(granted["alpha"]), 1, None
+    base, rank = _share(granted["alpha"]), 1
+    pending: dict[str, Any] | None = None
     for line in rest:
         content, kind = line["content"], line["kind"]
         if kind == "opened":
@@ -484,7 +475,8 @@ def _check_level(receipt: _Receipt) -> str:
             told = (_share(content["base"]), content["rank"], _share(content["level"]))
             _require(told == (base, rank, level), f"ledger line {line['seq']}: the level is {level}, not {told[2]}")
             continue
-        _require(kind == "closed" and pending is not None, f"ledger line {line['seq']} closes or begins what it cannot")
+        if kind != "closed" or pending is None:
+            raise Failed(f"ledger line {line['seq']} is out of place: a {kind!r:.20} line can not stand there")
         _require(content["registration"] == pending["registration"], f"ledger line {line['seq']} closes another one")
         pending = None
         if content["decision"] != "promoted":
