@@ -5,7 +5,9 @@ The numbers are those of a real run in size: 120 dev cases, 260 held out, a smal
 
 from __future__ import annotations
 
-from gainful.core import Case, Demo, Format, Policy, Proposal, Refine, Usage, Vote
+from typing import Any
+
+from gainful.core import Case, Demo, Format, Policy, Proposal, Refine, Usage, Value, Vote
 from gainful.loop.events import (
     Baseline,
     Contribution,
@@ -25,6 +27,7 @@ from gainful.loop.events import (
     Started,
     Unconfirmed,
 )
+from gainful.report.html import ReceiptSummary
 
 CHAMPION = Policy(instructions="Answer with a call of one of the functions.")
 SCHEMA = Policy(instructions=CHAMPION.instructions, format=Format(shape="schema"))
@@ -261,10 +264,10 @@ def look(n: int, wins: int, losses: int, boundary: float | None, power: float, d
     )
 
 
-def opened(test: str = "sign", margin: float = 0.0) -> Opened:
+def opened(test: str = "sign", margin: float = 0.0, challenger: Policy = ONE_DEMO) -> Opened:
     return Opened(
         registration="9c1185a5c5e9fc54612808977ee8f548b2258d31aa0f1f0d5c3b2d0e4a6b7c8d",
-        challenger=ONE_DEMO.id,
+        challenger=challenger.id,
         champion=CHAMPION.id,
         test=test,  # type: ignore[arg-type]
         level=0.01272,
@@ -352,7 +355,7 @@ def graded() -> list[Event]:
     return [
         *opening(),
         *first_round(),
-        opened("e-process", margin=0.01),
+        opened("e-process", margin=0.01, challenger=ARGUMENTS),
         *looks,
         decided(True),
         finished(True, "receipts/20260914-3f2a71", key=False),
@@ -377,3 +380,29 @@ RUNS = {
     "graded": graded(),
     "unconfirmed": unconfirmed(),
 }
+
+RECEIPT = ReceiptSummary(
+    path="receipts/20260914-3f2a71",
+    not_claimed=("Nothing is claimed about single cases.",),
+    key="SHA256:3d5a9c0e",
+    holds=True,
+)
+POLICIES = (CHAMPION, ARGUMENTS, ONE_DEMO)
+
+EVIL = "</style></pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}{% x %}\u202e\x00"
+
+
+def poisoned(value: Any) -> Any:
+    """Put hostile text into every text of a record, those that a program reads excepted."""
+    if isinstance(value, Value):
+        fixed = ("test", "decision", "shape")
+        fields = {f: getattr(value, f) for f in value.__struct_fields__}
+        return type(value)(**{f: v if f in fixed else poisoned(v) for f, v in fields.items()})
+    if isinstance(value, str):
+        policy = next((policy for policy in POLICIES if policy.id == value), None)
+        return value + EVIL if policy is None else poisoned(policy).id
+    if isinstance(value, tuple | list):
+        return type(value)(poisoned(item) for item in value)
+    if isinstance(value, dict):
+        return {key if key in ("role", "content") else poisoned(key): poisoned(item) for key, item in value.items()}
+    return value

@@ -41,7 +41,7 @@ class ReceiptSummary(Value, frozen=True):
 
 @dataclass(frozen=True)
 class DiffLine:
-    """One line of a unified diff; ``kind`` is ``add``, ``remove``, ``where`` or ``same``."""
+    """One line of a unified diff; ``kind`` is ``add``, ``remove`` or ``same``."""
 
     kind: str
     text: str
@@ -110,10 +110,11 @@ def render(events: Sequence[Event], title: str, receipt: ReceiptSummary | None) 
 
 
 def diff(before: Policy, after: Policy) -> list[DiffLine]:
-    """Return the unified diff of two policies as indented JSON, each demo folded to one line."""
-    kinds = {"+": "add", "-": "remove", "@": "where"}
-    lines = difflib.unified_diff(_lines(before), _lines(after), "before", "after", lineterm="", n=20)
-    return [DiffLine(kinds.get(line[:1], "same"), line) for line in lines if not line.startswith(("---", "+++", "@@"))]
+    """Return the unified diff of two policies as indented JSON, each demo folded to what it asks and answers."""
+    kinds = {"+": "add", "-": "remove", " ": "same"}
+    old, new = _lines(before), _lines(after)
+    _, _, _, *lines = [*difflib.unified_diff(old, new, lineterm="", n=len(old))] or [""] * 3  # names, names, one hunk
+    return [DiffLine(kinds[line[0]], line) for line in lines]
 
 
 def _lines(policy: Policy) -> list[str]:
@@ -127,13 +128,15 @@ def _lines(policy: Policy) -> list[str]:
     return _pretty(shown).splitlines()
 
 
-def _folded(demo: Demo) -> str:
+def _folded(demo: Demo) -> JsonObject:
+    """What a demo asks and answers; tools and the rest of the case stand below the diff."""
     asked = " ".join(message_text(message) for message in demo.case.messages)
-    return f"{words.clip(asked, 90)} → {words.clip(json.dumps(demo.value, ensure_ascii=False), 90)}"
+    return {"asked": words.clip(asked, 90), "answered": demo.value}
 
 
 def _pretty(value: Any) -> str:
-    return json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False)
+    """Members in order of name, as the store keeps them."""
+    return json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False, sort_keys=True)
 
 
 def _candidates(rounds: Sequence[Round]) -> Iterator[Candidate]:
@@ -185,19 +188,25 @@ def _environment() -> Environment:
     environment.filters.update(
         gain=words.gain,
         points=words.points,
-        percent=words.percent,
-        chance=words.chance,
-        confidence=words.confidence,
-        interval=words.interval,
+        percent=lambda share: _whole(words.percent(share)),
+        chance=lambda share: _whole(words.chance(share)),
+        confidence=lambda share: _whole(words.confidence(share)),
+        interval=lambda scored: _whole(words.interval(scored)),
         bounds=words.bounds,
         duration=words.duration,
         count=words.count,
+        certifiable=words.certifiable,
         spent=words.spent,
         sentence=words.sentence,
         pretty=_pretty,
         quoted=shlex.quote,
     )
     return environment
+
+
+def _whole(number: str) -> str:
+    """Keep a number and its sign on one line."""
+    return number.replace(" ", "\u00a0")
 
 
 def _finalize(value: Any) -> Any:

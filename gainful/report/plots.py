@@ -191,10 +191,10 @@ def _sparse(looks: Sequence[int], size: int) -> list[int]:
 
 
 def _apart(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """Move labels that stand at the same place along the axis apart, keeping their order from top to bottom."""
+    """Move labels that end at the same place apart, top to bottom; those left without room go (the table has them)."""
     placed: list[Line] = []
     for line in sorted(lines, key=lambda line: (line.end[0], line.end[1])):
         above = placed[-1] if placed and abs(placed[-1].end[0] - line.end[0]) < 12 else None
         y = line.end[1] if above is None else max(line.end[1], above.label_y + LABEL_HEIGHT)
-        placed.append(replace(line, label_y=y))
+        placed.append(replace(line, label_y=y, label=line.label if y <= 100 else ""))
     return tuple(placed)

@@ -111,14 +111,11 @@ class Terminal:
 
     def _power(self, event: Power) -> None:
         self._title("What can be proved, before anything is spent")
+        self._line(words.certifiable(event), style="bold")
+        found = "" if event.certifiable is None else "A gain of that size is found 9 times in 10. "
         self._line(
-            f"With this hold-out of {words.count(event.size, 'case')}, "
-            f"gains below {event.certifiable * 100:.1f} points cannot be certified.",
-            style="bold",
-        )
-        self._line(
-            "A gain of that size is found 9 times in 10. The risk of promoting a policy that is no better is held "
-            f"under {words.chance(event.level)} (confirmation {event.rank} on this hold-out)."
+            f"{found}The risk of promoting a policy that is no better is held under {words.chance(event.level)} "
+            f"(confirmation {event.rank} on this hold-out)."
         )
         if event.cases_for:
             needed = ", ".join(f"+{gain.lstrip('+')} points {cases:,}" for gain, cases in event.cases_for.items())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 
 from gainful.core import Usage
-from gainful.loop.events import Interval
+from gainful.loop.events import Interval, Power
 
 MINUS = "\u2212"
 INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that show nothing or move other text
@@ -84,6 +84,20 @@ def interval(scored: Interval) -> str:
     '37 % (28–46)'
     """
     return f"{percent(scored.mean)} ({bounds(scored)})"
+
+
+def certifiable(power: Power) -> str:
+    """Say what a hold-out can prove.
+
+    >>> certifiable(Power(size=260, level=0.0127, rank=1, certifiable=0.119, cases_for={}))
+    'With this hold-out of 260 cases, gains below 11.9 points cannot be certified.'
+    >>> certifiable(Power(size=5, level=0.0127, rank=1, certifiable=None, cases_for={}))
+    'With this hold-out of 5 cases no gain can be certified, however large.'
+    """
+    holdout = f"With this hold-out of {count(power.size, 'case')}"
+    if power.certifiable is None:
+        return f"{holdout} no gain can be certified, however large."
+    return f"{holdout}, gains below {power.certifiable * 100:.1f} points cannot be certified."
 
 
 def count(number: int, noun: str) -> str:
