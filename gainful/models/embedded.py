@@ -1,84 +1,187 @@
-"""llama.cpp inside this process, batching concurrent calls; no server to start, nothing to configure."""
+"""llama.cpp inside this process: a GGUF file answers, with nothing to start and nothing to configure.
+
+Guarantees: concurrent calls are decoded together; a prompt's beginning that calls share is computed once
+(``slots``); an answer asked for by JSON schema follows it, in compact form (``constraint``), or is refused; a
+call that is cancelled stops being computed; threads wait without spinning, so that another busy process halves
+the speed and does not stop it.
+
+The engine also listens on a loopback port, and that is how it is asked: closing a connection is the one way to
+cancel a call, and a Python thread inside the engine's blocking call outlives the interpreter and crashes it.
+A key that only this process knows keeps others on the machine out.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import secrets
+import tempfile
 import time
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 
-from gainful.core import JsonObject, ModelError, Reply
-from gainful.models.constraint import constrained
+from gainful.core import JsonObject, ModelError, ModelNotFound, Reply, RequestRefused
+from gainful.models.constraint import constrained, grammar_holds, is_doubtful, probe
 from gainful.models.gguf import check_gguf, gguf_digest
+from gainful.models.session import Response, Session
+from gainful.models.slots import Slots
 
-TOKENS_PER_SLOT = 2048
+CHAT = "/v1/chat/completions"
+MOST_THREADS = 8  # memory, not arithmetic, bounds decoding beyond this
+QUIET = -1  # llama.cpp's verbosity at which nothing reaches the user's terminal
+
+
+class Loaded:
+    """A model in memory, and the folder of its slots' save files."""
+
+    def __init__(self, server: Any, folder: tempfile.TemporaryDirectory[str]) -> None:
+        self.address: str = server.listening_address
+        self.folder = Path(folder.name)
+        self._server = server
+        self._folder = folder
+
+    def free(self) -> None:
+        """Stop the engine and delete the folder."""
+        self._server = None
+        self._folder.cleanup()
+
+
+class Line(NamedTuple):
+    """How the loaded engine is asked from one event loop."""
+
+    session: Session
+    slots: Slots
 
 
 class EmbeddedModel:
-    """A GGUF file run by llama.cpp in this process."""
+    """The GGUF file at *path*, answering up to ``slots`` calls together.
 
-    def __init__(self, path: Path | str, *, slots: int = 8, threads: int | None = None) -> None:
+    ``context_tokens`` bounds prompt and answer of one call; memory grows with its product with ``slots`` (23
+    kB a token for SmolLM2-135M).  ``threads`` defaults to the cores this process may use, at most 8.  The
+    model is loaded at the first call, in about a second; ``close`` frees it, and a later call loads it again.
+    Raises ``ModelNotFound`` for a file that is missing or no GGUF.
+    """
+
+    def __init__(
+        self, path: Path | str, *, slots: int = 8, context_tokens: int = 2048, threads: int | None = None
+    ) -> None:
         self._path = Path(path)
         check_gguf(self._path)
         self.name = self._path.stem
         self.concurrency = slots
-        self._threads = threads or min(len(os.sched_getaffinity(0)), 4)
+        self._context_tokens = context_tokens
+        self._threads = threads or min(_cores(), MOST_THREADS)
         self._key = secrets.token_hex(16)
-        self._server: Any = None
-        self._session: aiohttp.ClientSession | None = None
-        self._opening = asyncio.Lock()
+        self._loaded: Loaded | None = None
+        self._opening: asyncio.Task[Line] | None = None
+        self._held: dict[str, bool] = {}  # grammars that were put to the proof, and whether the engine holds to them
 
     @property
     def identity(self) -> JsonObject:
-        """Engine, version and the digest of the file."""
-        from importlib.metadata import version
-
+        """Engine, its version, and the SHA-256 of the file."""
         return {"engine": "xllamacpp", "version": version("xllamacpp"), "gguf_sha256": gguf_digest(self._path)}
 
     async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
-        """Answer one request."""
-        async with self._opening:
-            if self._server is None:
-                self._server = await asyncio.to_thread(self._open)
-            if self._session is None:
-                self._session = aiohttp.ClientSession(
-                    self._server.listening_address,
-                    headers={"Authorization": f"Bearer {self._key}"},
-                    timeout=aiohttp.ClientTimeout(total=None),
-                    connector=aiohttp.TCPConnector(limit=self.concurrency),
-                )
+        """Answer one request.
+
+        Raises ``RequestRefused`` for a request too long for ``context_tokens``, malformed, or with a schema
+        that cannot be kept; ``ModelNotFound`` for a file that cannot be loaded; ``ModelError`` otherwise.
+        """
+        wanted = constrained(body)
+        line = await self._opened()
         started = time.perf_counter()
-        async with self._session.post("/v1/chat/completions", json=constrained(body)) as response:
-            answer = await response.json()
-        if "choices" not in answer:
-            raise ModelError(f"{self.name} refused the request: {answer.get('error', {}).get('message')!r}")
-        return Reply(body=answer, elapsed_ms=(time.perf_counter() - started) * 1000)
+        try:
+            async with line.slots.slot(wanted) as slot:
+                response = await line.session.post(CHAT, {**wanted, "id_slot": slot})
+            reply = Reply(body=self._read(response), elapsed_ms=(time.perf_counter() - started) * 1000)
+            if wanted is not body and is_doubtful(body, reply.body):
+                await self._prove(line, wanted["grammar"])
+        except (aiohttp.ClientError, OSError) as error:
+            raise ModelError(f"{self.name}: the embedded engine broke off ({type(error).__name__}: {error})") from error
+        return reply
 
     async def close(self) -> None:
-        """Free the model; a later call loads it again."""
-        if self._session is not None:
-            await self._session.close()
-        server, self._server, self._session = self._server, None, None
-        await asyncio.to_thread(lambda: None)
-        del server
+        """Free the model."""
+        opening, self._opening = self._opening, None
+        if opening is not None and opening.get_loop() is asyncio.get_running_loop():
+            with suppress(ModelError):
+                await (await opening).session.close()
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            await asyncio.to_thread(loaded.free)
 
-    def _open(self) -> Any:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    def _read(self, response: Response) -> JsonObject:
+        body = response.body
+        if response.status == 200 and isinstance(body, dict) and body.get("choices"):
+            return body
+        if response.status < 500:
+            raise RequestRefused(f"{self.name} refused the request: {response.said!r}")
+        raise ModelError(f"{self.name}: the embedded engine failed ({response.status}: {response.said!r})")
+
+    async def _prove(self, line: Line, grammar: str) -> None:
+        """Raise ``RequestRefused`` unless the engine holds to *grammar*: one that it cannot read it passes over."""
+        if grammar not in self._held:
+            self._held[grammar] = grammar_holds(self._read(await line.session.post(CHAT, probe(grammar))))
+        if not self._held[grammar]:
+            raise RequestRefused(f"{self.name} cannot keep to this JSON schema; leave out patterns and rare keywords")
+
+    async def _opened(self) -> Line:
+        if self._opening is None or self._opening.get_loop() is not asyncio.get_running_loop():
+            self._opening = asyncio.create_task(self._open())
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        except ModelError:
+            self._opening = None
+            raise
+
+    async def _open(self) -> Line:
+        if self._loaded is None:
+            self._loaded = await asyncio.to_thread(self._load)
+        timeout = aiohttp.ClientTimeout(total=None)
+        connections = 2 * self.concurrency  # a call that fills a slot, and the one before it still closing
+        session = Session(self._loaded.address, self._key, connections=connections, timeout=timeout)
+        return Line(session, Slots(self.concurrency, self._loaded.folder, session))
+
+    def _load(self) -> Loaded:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before the import: OpenMP reads both only once
         os.environ.setdefault("GOMP_SPINCOUNT", "0")
-        import xllamacpp
-
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise ModelNotFound(
+                f"llama.cpp cannot be loaded ({error}); install xllamacpp and what it asks for"
+            ) from error
+        folder = tempfile.TemporaryDirectory(prefix="gainful-slots-")
         params = xllamacpp.CommonParams()
         params.model.path = str(self._path)
+        params.model_alias = {self.name}  # otherwise every reply would name the path on this machine
         params.n_parallel = self.concurrency
-        params.n_ctx = self.concurrency * TOKENS_PER_SLOT
+        params.n_ctx = self.concurrency * self._context_tokens
+        params.slot_save_path = f"{folder.name}/"
+        params.cache_ram_mib = 0  # the cache in memory mixes adapters up and shares nothing that slots do not
+        params.fit_params = False
+        params.warmup = False
+        params.ui = False
+        params.verbosity = QUIET
+        params.api_keys = [self._key]
         for cpu in (params.cpuparams, params.cpuparams_batch):
             cpu.n_threads = self._threads
-            cpu.poll = 0
-        params.cache_ram_mib = 0
-        params.verbosity = -1
-        params.api_keys = [self._key]
-        return xllamacpp.Server(params)
+            cpu.poll = 0  # the engine's own threads must not spin either
+        try:
+            return Loaded(xllamacpp.Server(params), folder)
+        except RuntimeError as error:
+            folder.cleanup()
+            raise ModelNotFound(
+                f"{self._path} cannot be loaded: it is damaged, of a kind this engine does not know, or too large "
+                "for memory; fetch it again or take another"
+            ) from error
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
