@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import msgspec
 
-from gainful.core import JsonObject, Model, Reply, digest
+from gainful.core import JsonObject, Model, ModelError, Reply, digest
 from gainful.store.store import Store
 
 # Fields of a request that change who is told, billed or streamed to, and not one token of the answer.
@@ -78,7 +77,10 @@ class MemoModel:
         return self._model.concurrency
 
     async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
-        """Return the stored reply, else the model's, its body reduced to ``KEPT``.  Raises what the model raises."""
+        """Return the stored reply, else the model's, its body reduced to ``KEPT``.
+
+        Raises what the model raises, and ``ModelError`` for a reply that was broken off.
+        """
         key = memo_key(self.identity, body, sample)
         while True:
             stored = self._store.memo_get(key)
@@ -113,16 +115,16 @@ class MemoModel:
 
     def _keep(self, key: str, reply: Reply) -> Reply:
         """Store *reply* and return what the store holds: a resumed run is given the very same."""
-        self.fresh_calls += 1
+        if not _is_finished(reply.body):
+            raise ModelError(f"model {self.name!r} broke off its reply, {str(reply.body)[:200]!r}; run it again")
         kept = msgspec.structs.replace(reply, body={name: reply.body[name] for name in KEPT if name in reply.body})
         try:
             encoded = _encode(kept)
         except UnicodeEncodeError:
             encoded = _encode(msgspec.structs.replace(kept, body=_mended(kept.body)))
-        if _is_finished(kept.body):
-            self._store.memo_put(key, encoded)
-            encoded = self._store.memo_get(key) or encoded  # another process may have been first
-        return _named(key, encoded)
+        self._store.memo_put(key, encoded)
+        self.fresh_calls += 1
+        return _named(key, self._store.memo_get(key) or encoded)  # another process may have been first
 
     async def close(self) -> None:
         """Close the model; the store stays open."""
@@ -135,9 +137,9 @@ def _named(key: str, stored: bytes) -> Reply:
 
 
 def _is_finished(body: JsonObject) -> bool:
-    """Whether every choice came to an end of its own, or at the token limit: no upstream broke off."""
-    choices: list[dict[str, Any]] = body.get("choices") or []
-    return bool(choices) and all(choice.get("finish_reason", "stop") not in (None, "error") for choice in choices)
+    """Whether every choice came to its end or to the token limit; a proxy says ``error`` where its upstream failed."""
+    choices: list[JsonObject] = body.get("choices") or []
+    return bool(choices) and all(choice.get("finish_reason") != "error" for choice in choices)
 
 
 def _mended(body: JsonObject) -> JsonObject:
