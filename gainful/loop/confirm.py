@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from gainful.core import Attempt, Case, JsonObject, Model, Policy, Reply, Usage
+from gainful.core import Attempt, Case, Policy, Reply, StoreError, Usage
 from gainful.gate import Budget, EProcess, Judgement, SignTest, cases_for, lower_bound
 from gainful.gate.judgement import schedule
 from gainful.loop.board import error_groups, score
@@ -62,29 +62,6 @@ class Lifetime:
         return self.budget.rank - 1
 
 
-class Recorder:
-    """A model that keeps the calls passing through it, for the receipt."""
-
-    def __init__(self, model: Model):
-        self._model = model
-        self.calls: dict[str, Call] = {}
-        self.name, self.concurrency = model.name, model.concurrency
-
-    @property
-    def identity(self) -> JsonObject:
-        """The model's identity."""
-        return self._model.identity
-
-    async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
-        """Ask the model and keep the call under its memo key."""
-        reply = await self._model.complete(body, sample=sample)
-        self.calls[reply.key] = Call(key=reply.key, body=body, sample=sample, reply=reply.body)
-        return reply
-
-    async def close(self) -> None:
-        """Leave the model open: it is not ours."""
-
-
 async def confirm(run: Run, challenger: Policy, dev_gain: Interval) -> tuple[Decided, Path]:
     """Test *challenger* against the run's champion once, and put it into service if it is proven better.
 
@@ -121,7 +98,7 @@ async def confirm(run: Run, challenger: Policy, dev_gain: Interval) -> tuple[Dec
             holdout=holdout,
             before=arms.before,
             after=arms.after,
-            calls=[call for _, call in sorted(arms.recorder.calls.items())],
+            calls=_calls(run, [*arms.before, *arms.after]),
             ledger=ledger,
         ),
         user_key(run.signing_key),
@@ -239,8 +216,6 @@ class _Arms:
         self.after: list[Attempt] = []
         self._run = run
         self._challenger = challenger
-        self.recorder = Recorder(run.model)
-        self._engine = replace(run.engine, model=self.recorder)
 
     @property
     def differences(self) -> list[float]:
@@ -278,14 +253,25 @@ class _Arms:
         """Bring both arms to *n* cases, side by side, so that whatever drifts meets both."""
         start, progress = len(self.before), self._run.journal.progress
         cases, proof = self.cases[start:n], self._run.task.proof
-        champion = self._engine.attempts(self._run.champion, cases, proof)
-        challenger = self._engine.attempts(self._challenger, cases, proof)
+        champion = self._run.engine.attempts(self._run.champion, cases, proof)
+        challenger = self._run.engine.attempts(self._challenger, cases, proof)
         async with contextlib.aclosing(champion), contextlib.aclosing(challenger):
             for done in range(len(cases)):
                 before, after = await asyncio.gather(anext(champion), anext(challenger))
                 self.before.append(before)
                 self.after.append(after)
                 progress(f"confirmation, cases {start + 1} to {n}", done + 1, len(cases))
+
+
+def _calls(run: Run, attempts: Sequence[Attempt]) -> list[Call]:
+    """Return every call behind *attempts*, by key, as the memo holds it."""
+    calls = []
+    for key in sorted({key for attempt in attempts for key in attempt.calls}):
+        stored = run.store.memo_get(key)
+        if stored is None:
+            raise StoreError(f"call {key[:12]!r} is not in the memo; run on the store that holds the run's calls")
+        calls.append(Call(key=key, reply=msgspec.json.decode(stored, type=Reply).body))
+    return calls
 
 
 def _decided(judgement: Judgement, arms: _Arms, registration: Registration) -> Decided:

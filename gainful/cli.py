@@ -1,0 +1,227 @@
+"""The command line: parse, wire, call one public function, print.
+
+Every command takes ``--json`` for scripts.  Exit codes: 0 done, 1 the receipt does not hold or the result is not
+compatible, 2 bad input, 3 stopped and resumable.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from gainful.core import GainfulError, ReceiptError, Stopped
+from gainful.loop import session
+from gainful.loop.events import Event, Progress
+from gainful.loop.replay import Reproduction, replay
+from gainful.loop.replay import reproduce as run_again
+from gainful.loop.run import Settings
+from gainful.loop.verify import Report, Unreadable
+from gainful.loop.verify import verify as verify_receipt
+from gainful.report import words
+from gainful.report.page import write_page
+from gainful.report.terminal import Terminal
+from gainful.tasks import template
+
+DEMO_TASK = "bfcl:simple_python"
+
+app = typer.Typer(
+    help="Self-improving AI you can check.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+TaskArgument = Annotated[
+    str, typer.Argument(help="A task file (.toml), FILE.py:NAME, bfcl:simple_python or reasoning-gym:chain_sum?...")
+]
+ReceiptArgument = Annotated[Path, typer.Argument(help="The receipt's folder.")]
+ModelOption = Annotated[str, typer.Option("--model", help="embedded, gguf:PATH, hf:REPO/FILE or openai:NAME.")]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="The store [default: in your data directory].")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Another seed searches another way.")]
+BudgetOption = Annotated[int | None, typer.Option("--budget", min=1, help="Model calls the run may make.")]
+MinutesOption = Annotated[
+    float | None, typer.Option("--minutes", min=0, help="Stop, resumable, after so many minutes.")
+]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to put the task.")] = Path("task"),
+) -> None:
+    """Write a commented task file and a few cases to start from."""
+    path = template.write(folder)
+    Console().print(f"Wrote {path}. Next: gainful improve {path}", soft_wrap=True)
+
+
+@app.command(name="eval")
+def evaluate(
+    task: TaskArgument,
+    model: ModelOption = "embedded",
+    cases: Annotated[int | None, typer.Option("--cases", min=1, help="Use at most so many dev cases.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score the policy in service on the task's dev cases, with an interval."""
+    with _terminal(quiet=as_json) as terminal:
+        evaluation = session.evaluate(task, model, store=store, cases=cases, watchers=[terminal])
+    if as_json:
+        _print_json(evaluation)
+    else:
+        _print_evaluation(Console(), evaluation)
+
+
+@app.command()
+def improve(
+    task: TaskArgument,
+    model: ModelOption = "embedded",
+    store: StoreOption = None,
+    seed: SeedOption = 0,
+    budget: BudgetOption = None,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for a better policy, confirm it on held-out cases, promote it if it is proven."""
+    _improve(task, model, store or session.default_store(), Settings(seed=seed, budget_calls=budget), minutes, as_json)
+
+
+@app.command()
+def demo(store: StoreOption = None, seed: SeedOption = 0, minutes: MinutesOption = None) -> None:
+    """SmolLM2-135M improves itself on BFCL tool calls: `improve`, then `verify` on the receipt."""
+    _improve(DEMO_TASK, "embedded", store or session.default_store(), Settings(seed=seed), minutes, as_json=False)
+
+
+@app.command()
+def verify(
+    receipt: ReceiptArgument,
+    key: Annotated[str | None, typer.Option("--key", help="The id of the key it must be signed with.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a receipt offline: exit code 0 it holds, 1 it does not, 2 it cannot be read."""
+    report = _verified(receipt, key)
+    if as_json:
+        _print_json({**msgspec.to_builtins(report), "holds": report.holds})
+    else:
+        _print_report(Console(), report)
+    raise typer.Exit(0 if report.holds else 1)
+
+
+@app.command()
+def reproduce(receipt: ReceiptArgument, as_json: JsonOption = False) -> None:
+    """Run both policies of a receipt again and say whether the new result is compatible with its claim."""
+    with _terminal(quiet=as_json) as terminal:
+        found = run_again(receipt, lambda done, total: terminal(Progress("both policies again", done, total)))
+    if as_json:
+        _print_json(found)
+    else:
+        _print_reproduction(Console(), found)
+    raise typer.Exit(0 if found.compatible else 1)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="The run's name, or its beginning.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the page.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Write a run's HTML page: one file that opens without a network."""
+    page = write_page(store or session.default_store(), run, output)
+    Console().print(str(page), soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; a ``GainfulError`` becomes one sentence and its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as cleanly for a service manager as for Ctrl-C
+    try:
+        app()
+    except GainfulError as error:
+        Console(stderr=True).print(f"gainful: {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # outside the event loop, which turns it into Stopped
+        Console(stderr=True).print("gainful: stopped; run the same command again to go on")
+        sys.exit(Stopped.exit_code)
+
+
+# --- what several commands do ----------------------------------------------------------------------------
+
+
+class _Shown(Terminal):
+    """A terminal that can be handed to the loop as a watcher."""
+
+    def __call__(self, record: Event | Progress) -> None:
+        if isinstance(record, Progress):
+            self.progress(record)
+        else:
+            self.show(record)
+
+
+def _terminal(*, quiet: bool) -> _Shown:
+    return _Shown(Console(stderr=quiet, quiet=quiet))
+
+
+def _improve(task: str, model: str, store: Path, settings: Settings, minutes: float | None, as_json: bool) -> None:
+    limit_s = None if minutes is None else 60 * minutes
+    with _terminal(quiet=as_json) as terminal:
+        result = session.improve(task, model, store, settings, watchers=[terminal], time_limit_s=limit_s)
+    page = write_page(store, result.run, None)
+    checked = _verified(Path(result.finished.receipt), None) if result.finished.receipt else None
+    if as_json:
+        _print_json({"run": result.run, "finished": result.finished, "holds": checked.holds if checked else None})
+        return
+    console = Console()
+    if checked:
+        _print_report(console, checked)
+    console.print(f"\nThe whole run on one page: {page}", soft_wrap=True)
+
+
+def _print_evaluation(console: Console, found: session.Evaluation) -> None:
+    console.print(f"{found.task} with {found.model}, policy {found.policy[:12]}, {found.score.n} dev cases")
+    console.print(f"  by the checks that learning uses: {words.interval(found.score)}")
+    if found.proof is not None:
+        console.print(f"  by the proof checks:              {words.interval(found.proof)}")
+    for group in found.groups:
+        example = group.examples[0]
+        console.print(
+            f"  {group.count:4} {escape(words.clean(group.group))}; e.g. {escape(words.clean(example.feedback))}"
+        )
+    console.print(f"  {words.spent(found.usage)}")
+
+
+def _print_reproduction(console: Console, found: Reproduction) -> None:
+    claimed, new = found.claimed, found.found
+    console.print(f"claimed: {words.points(claimed.mean)}, certified above {words.points(claimed.low)}")
+    console.print(f"now:     {words.points(new.mean)} on the same {new.n} cases; ", end="")
+    console.print(f"{found.identical} of {found.outputs} answers are the same to the byte")
+    console.print("The new result is compatible." if found.compatible else "The new result is NOT compatible.")
+
+
+def _verified(receipt: Path, key: str | None) -> Report:
+    try:
+        return verify_receipt(receipt, key, replay)
+    except Unreadable as error:
+        raise ReceiptError(f"{str(receipt)!r} is unreadable: {error}") from error
+
+
+def _print_report(console: Console, report: Report) -> None:
+    for finding in report.findings:
+        console.print(
+            f"{finding.verdict:8} {finding.name:10} {escape(finding.detail)}", soft_wrap=True, highlight=False
+        )
+    verdict = "The receipt holds" if report.holds else "THE RECEIPT DOES NOT HOLD"
+    console.print(f"{verdict}: {report.decision}; key {report.key_id[:16]}", soft_wrap=True, highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Open what a run needs, run it, close it: the public ``improve`` and ``evaluate``.
+
+A run is named by the digest of its spec: task, model, settings and the champion it starts from.  The same call finds
+the same run again: unfinished, it goes on where it stopped; finished, it is told again from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import platformdirs
+
+from gainful.core import Attempt, Learner, Model, ModelError, Policy, Stopped, Usage, Value, digest, judge
+from gainful.engine.local import Engine
+from gainful.learners import LEARNERS
+from gainful.loop import improve as improving
+from gainful.loop.board import error_groups, score
+from gainful.loop.events import ErrorGroup, Event, Finished, Interval
+from gainful.loop.journal import Journal, Watcher, read_events
+from gainful.loop.run import Run, Settings
+from gainful.models import connect
+from gainful.store import MemoModel, Store, open_store
+from gainful.tasks import Task, load
+
+T = TypeVar("T")
+
+RUN_DIGITS = 16  # of a run's digest that name it; a store holds thousands of runs, not billions
+
+
+class Result(Value, frozen=True):
+    """What became of a run: its name, its records, and the last of them."""
+
+    run: str
+    finished: Finished
+    events: tuple[Event, ...]
+
+
+class Evaluation(Value, frozen=True):
+    """A policy on dev, by the checks that learning uses and by the proof checks (``None``: no case has a target)."""
+
+    task: str
+    model: str
+    policy: str
+    score: Interval
+    proof: Interval | None
+    groups: tuple[ErrorGroup, ...]
+    usage: Usage
+
+
+def data_folder() -> Path:
+    """Return the user's data directory for Gainful, made if need be."""
+    return Path(platformdirs.user_data_dir("gainful", ensure_exists=True))
+
+
+def default_store() -> Path:
+    """Return where the store lies unless the user says otherwise."""
+    return data_folder() / "gainful.db"
+
+
+def improve(
+    task: Task | str,
+    model: Model | str = "embedded",
+    store: Path | str | None = None,
+    settings: Settings | None = None,
+    learners: Sequence[Learner] = LEARNERS,
+    watchers: Sequence[Watcher] = (),
+    time_limit_s: float | None = None,
+) -> Result:
+    """Improve *model* on *task*: search on dev, confirm once, promote on evidence alone.
+
+    *task* and *model* are objects or the words of the command line; *store* is a path (default: the user's data
+    directory); receipts lie in ``receipts`` beside it.  Raises ``GainfulError`` for bad input, and ``Stopped`` where
+    the run was interrupted or its time was up: the same call goes on with it.
+    """
+    work = _improve(task, model, Path(store or default_store()), settings or Settings(), learners, watchers)
+    return _blocking(_limited(work, time_limit_s))
+
+
+def evaluate(
+    task: Task | str,
+    model: Model | str = "embedded",
+    policy: Policy | None = None,
+    store: Path | str | None = None,
+    cases: int | None = None,
+    watchers: Sequence[Watcher] = (),
+) -> Evaluation:
+    """Score *policy* (default: the champion, else the task's baseline) on dev; held-out cases stay sealed.
+
+    *cases* caps how many dev cases are used.
+    """
+    return _blocking(_evaluate(task, model, policy, Path(store or default_store()), cases, watchers))
+
+
+async def _improve(
+    task: Task | str,
+    model: Model | str,
+    place: Path,
+    settings: Settings,
+    learners: Sequence[Learner],
+    watchers: Sequence[Watcher],
+) -> Result:
+    task = load(task) if isinstance(task, str) else task
+    async with _opened(model, place) as (store, memo, model_spec):
+        with store.lock_run(task.name):
+            name, champion = _find(store, task, memo, model_spec, settings)
+            journal = Journal(store, name, watchers)
+            run = Run(
+                task=task,
+                champion=champion,
+                model=memo,
+                model_spec=model_spec,
+                store=store,
+                journal=journal,
+                settings=settings,
+                receipts=place.parent / "receipts",
+                signing_key=data_folder() / "signing-key.pem",
+            )
+            finished = await improving.improve(run, learners)
+        return Result(run=name, finished=finished, events=tuple(read_events(store, name)))
+
+
+def _find(store: Store, task: Task, memo: MemoModel, model_spec: str, settings: Settings) -> tuple[str, Policy]:
+    """Return the run's name and the champion it starts from, those of an unfinished run of this spec if any."""
+    spec = {
+        "task": task.spec,
+        "holdout": task.holdout.digest,
+        "model": memo.identity,
+        "model_spec": model_spec,
+        "settings": msgspec.to_builtins(settings),
+    }
+    for known in store.runs():
+        if not known.finished and {k: v for k, v in known.spec.items() if k != "champion"} == spec:
+            return known.run, store.policy(known.spec["champion"])
+    current = store.champion(task.name)
+    if current is None:
+        store.set_champion(task.name, task.baseline, "baseline")
+    champion = task.baseline if current is None else store.policy(current)
+    spec["champion"] = champion.id
+    name = digest(spec)[:RUN_DIGITS]
+    store.start_run(name, task.name, spec)
+    return name, champion
+
+
+async def _evaluate(
+    task: Task | str,
+    model: Model | str,
+    policy: Policy | None,
+    place: Path,
+    cases: int | None,
+    watchers: Sequence[Watcher],
+) -> Evaluation:
+    task = load(task) if isinstance(task, str) else task
+    async with _opened(model, place) as (store, memo, _):
+        current = store.champion(task.name)
+        policy = policy or (task.baseline if current is None else store.policy(current))
+        chosen = task.dev[:cases]
+        journal = Journal(store, "evaluation", watchers)
+        engine = Engine(memo, task.kind, tuple(check for check in task.checks if not check.needs_target))
+        attempts: list[Attempt] = []
+        proven: list[Attempt] = []
+        async for attempt in engine.attempts(policy, chosen, task.checks):
+            case = chosen[len(attempts)]
+            attempts.append(attempt)
+            if case.target is not None:
+                verdicts = judge(task.proof, case, attempt.answer)
+                known = [v.score for v in verdicts if v.score is not None]
+                proven.append(msgspec.structs.replace(attempt, verdicts=verdicts, score=min(known, default=None)))
+            journal.progress("evaluation", len(attempts), len(chosen))
+        return Evaluation(
+            task=task.name,
+            model=memo.name,
+            policy=policy.id,
+            score=score(attempts),
+            proof=score(proven) if proven else None,
+            groups=error_groups(chosen, attempts),
+            usage=sum((a.usage for a in attempts), Usage()),
+        )
+
+
+@contextlib.asynccontextmanager
+async def _opened(model: Model | str, place: Path) -> AsyncIterator[tuple[Store, MemoModel, str]]:
+    """Open store and model; a model that came as an object stays open, for it is the caller's."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    connected = connect(model) if isinstance(model, str) else model
+    with open_store(place) as store:
+        memo = MemoModel(connected, store)
+        try:
+            yield store, memo, model if isinstance(model, str) else connected.name
+        except ModelError as error:
+            raise type(error)(f"{error} (finished calls are kept; the same command goes on from here)") from error
+        finally:
+            if isinstance(model, str):
+                await connected.close()
+
+
+async def _limited(work: Coroutine[Any, Any, T], time_limit_s: float | None) -> T:
+    try:
+        async with asyncio.timeout(time_limit_s):
+            return await work
+    except TimeoutError:
+        raise Stopped(
+            f"the time limit of {time_limit_s} s is up; the same command goes on from here, with finished calls kept"
+        ) from None
+
+
+def _blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Run *work* to its end; in a thread of its own where the caller has a running event loop, as notebooks do."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(asyncio.run, work).result()
