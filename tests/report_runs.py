@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from gainful.core import Case, Demo, Format, Policy, Proposal, Refine, Usage, Value, Vote
 from gainful.loop.events import (
     Baseline,
@@ -357,7 +359,7 @@ def graded() -> list[Event]:
         *first_round(),
         opened("e-process", margin=0.01, challenger=ARGUMENTS),
         *looks,
-        decided(True),
+        msgspec.structs.replace(decided(True), reason="the evidence reached 96.5; 78.6 was needed", n=60),
         finished(True, "receipts/20260914-3f2a71", key=False),
     ]
 

@@ -18,8 +18,8 @@ from gainful.store import open_store
 def write_page(place: Path, run: str, output: Path | None) -> Path:
     """Write the page of the run whose name begins with *run*; return its path.
 
-    *output* is a file; without it the page goes to ``reports`` beside the store.  Raises ``StoreError`` for an unknown run
-    and for a page that cannot be written.
+    *output* is a file; without it the page goes to ``reports`` beside the store.  Raises ``StoreError`` for an unknown
+    run and for a page that cannot be written.
     """
     if not place.exists():
         raise StoreError(f"there is no store at {str(place)!r}; name the one the run was made with (--store)")

@@ -209,7 +209,7 @@ class Terminal:
         self._opened = event
         self._title("The one confirmation, on cases no learner has seen")
         self._line(
-            f"Registered before the first held-out call as {words.clip(event.registration, 16)}. "
+            f"Registered before the first held-out call as {words.clean(event.registration[:16])}. "
             f"{words.count(event.size, 'case')} at most, {words.count(len(event.looks), 'look')} fixed beforehand, "
             f"risk of a false promotion under {words.chance(event.level)}."
         )
@@ -219,6 +219,7 @@ class Terminal:
             self._line("won, lost: cases that only the challenger, only the champion got right.", style="dim")
             self._line("needed: wins that promote.  chance: of getting there, seen kindly.", style="dim")
         else:
+            self._line("won, lost: cases that the challenger, the champion answered better.", style="dim")
             self._line("evidence: what a bet on the challenger, begun with 1, has grown to.", style="dim")
             self._line("needed: evidence that promotes.  chance: of getting there, seen kindly.", style="dim")
         evidence = "" if event.test == "sign" else f"{'evidence':>10}"
