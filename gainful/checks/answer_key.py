@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from gainful.checks.equality import equals
 from gainful.checks.tool_call import Problem, has_type, is_call, json_text, parameters
-from gainful.core import Answer, Case, JsonObject, Score
+from gainful.core import Answer, Case, CheckError, JsonObject, Score
 
 _IGNORED = re.compile(r"[ ,./\-_*^]")  # what two spellings of one date, name or formula tend to differ in
 
@@ -53,9 +53,14 @@ class AnswerKey:
         return {"kind": self.name}
 
     def __call__(self, case: Case, answer: Answer) -> Score | None:
-        """Judge one answer; the feedback never says what the key holds."""
+        """Judge one answer without saying what the key holds; raises ``CheckError`` for a target of another form."""
         if case.target is None:
             return None
+        if not is_call(case.target):
+            raise CheckError(
+                f"the target is {case.target!r}; the check 'answer_key' needs "
+                '{"name": ..., "arguments": {argument: [allowed value, ...]}}'
+            )
         if not is_call(answer.value):
             group = "not JSON" if answer.value is None else "not a call"
             return Score(0.0, "The reply is not a function call.", group)

@@ -21,11 +21,12 @@ Judge = Callable[[Case, Answer], Score | float | None]
 class Function:
     """What the function ``(case, answer) -> Score | float | None`` says.
 
-    ``function`` is ``file.py:name`` (relative to ``folder``) or ``package.module:name``.  ``trusted``: it executes,
-    validates or compares, so that it may count as proof; say false where a model's opinion is in it.
+    ``function`` is ``file.py:name`` (relative to ``folder``) or ``package.module:name``.  ``trusted``: it
+    executes, validates or compares, so that it may count as proof; say false where a model's opinion is in it.
     ``needs_target``: it reads ``case.target``; say false where it does not, and it gets the case without its target
-    and may be consulted while an answer is made.  ``sha256`` is the digest of the source file: found when left empty, and required
-    otherwise.  Raises ``TaskError`` where the function cannot be loaded, is none, or its source is another.
+    and may be consulted while an answer is made.  ``sha256`` is the digest of the source file: found when left
+    empty, required otherwise.  Raises ``TaskError`` where the function cannot be loaded, is none, or has another
+    source.
     """
 
     function: str

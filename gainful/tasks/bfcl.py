@@ -7,6 +7,7 @@ the answer key is the proof's alone.  Leaves to others: fetching (``models.files
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,9 +16,8 @@ from gainful.checks import AnswerKey, Grounding, ToolCall
 from gainful.core import Case, Format, JsonObject, Policy, TaskError
 from gainful.core import ToolCall as ToolCallAnswer
 from gainful.models.files import wheel_file
-from gainful.tasks.holdout import Holdout
-from gainful.tasks.split import Split, distinct, split
-from gainful.tasks.task import Task
+from gainful.tasks.split import DEFAULT, Split, divide
+from gainful.tasks.task import Task, make_task
 
 VERSION = "2026.3.23"
 WHEEL_SHA256 = "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a"
@@ -29,32 +29,20 @@ INSTRUCTIONS = (
 TYPES = {"dict": "object", "float": "number", "tuple": "array"}
 
 
-def load(category: str, how: Split) -> Task:
+def load(category: str, how: Split = DEFAULT) -> Task:
     """Return the task ``bfcl:CATEGORY``; raises ``TaskError`` for a category that is not offered."""
     if category not in CATEGORIES:
         raise TaskError(f"bfcl:{category} is not known; choose one of {', '.join(f'bfcl:{c}' for c in CATEGORIES)}")
     name = f"bfcl:{category}"
-    cases, copies = distinct(_cases(category))
-    dev, held_out = split(cases, how)
-    checks, proof = (ToolCall(), Grounding()), (AnswerKey(),)
-    return Task(
-        name=name,
-        kind=ToolCallAnswer(),
-        dev=dev,
-        holdout=Holdout(name, held_out),
-        checks=checks,
-        proof=proof,
+    task = make_task(
+        name,
+        divide(_cases(category), how),
+        ToolCallAnswer(),
+        checks=(ToolCall(), Grounding()),
+        proof=(AnswerKey(),),
         baseline=Policy(instructions=INSTRUCTIONS, format=Format(shape="free"), max_tokens=128),
-        spec={
-            "load": name,
-            "version": VERSION,
-            "sha256": WHEEL_SHA256,
-            "split": how.spec,
-            "copies": copies,
-            "checks": [check.spec for check in checks],
-            "proof": [check.spec for check in proof],
-        },
     )
+    return replace(task, spec={**task.spec, "version": VERSION, "sha256": WHEEL_SHA256})
 
 
 def _cases(category: str) -> Iterator[Case]:

@@ -24,6 +24,10 @@ class Split(Value, frozen=True):
     dev: float = DEV_SHARE
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.dev < 1.0:
+            raise TaskError(f"the share of dev cases is {self.dev!r}; it must lie between 0 and 1, such as {DEV_SHARE}")
+
     @property
     def salt(self) -> str:
         """The text that goes before a case's words when they are hashed."""
@@ -45,25 +49,33 @@ class Split(Value, frozen=True):
         return int.from_bytes(heard[:8], "big") < self.dev * 2**64
 
 
-def split(cases: Iterable[Case], how: Split) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Return dev and held-out cases, each in the order they came in."""
-    dev: list[Case] = []
-    held_out: list[Case] = []
-    for case in cases:
-        (dev if how.is_dev(case) else held_out).append(case)
-    return tuple(dev), tuple(held_out)
+DEFAULT = Split()
 
 
-def distinct(cases: Iterable[Case]) -> tuple[tuple[Case, ...], int]:
-    """Return the cases whose folded content (turns and tools) is new, and how many copies were left out.
+class Divided(Value, frozen=True):
+    """Distinct cases in two parts that share none, each in the order they came in, and how many copies were dropped."""
 
-    Raises ``TaskError`` naming both where two such copies have different targets.
+    dev: tuple[Case, ...]
+    held_out: tuple[Case, ...]
+    copies: int
+    how: Split
+
+    @property
+    def spec(self) -> JsonObject:
+        """What a stranger needs to see that the same cases were divided in the same way."""
+        seen = digest(sorted([case.id, digest(case.target)] for case in self.dev))
+        return {"split": self.how.spec, "dev": len(self.dev), "dev_digest": seen, "copies": self.copies}
+
+
+def divide(cases: Iterable[Case], how: Split = DEFAULT) -> Divided:
+    """Drop copies and divide the rest; of cases with the same ``content`` the first is kept.
+
+    Raises ``TaskError`` naming both cases where two copies have different targets.
     """
     kept: dict[str, Case] = {}
     copies = 0
     for case in cases:
-        content = digest(_folded({"messages": case.messages, "tools": case.tools}))
-        first = kept.setdefault(content, case)
+        first = kept.setdefault(content(case), case)
         if first is case:
             continue
         copies += 1
@@ -72,7 +84,15 @@ def distinct(cases: Iterable[Case]) -> tuple[tuple[Case, ...], int]:
                 f"{first.name or first.id[:12]} and {case.name or case.id[:12]} ask the same and have the targets "
                 f"{first.target!r} and {case.target!r}; correct one of them or take both out"
             )
-    return tuple(kept.values()), copies
+    sides: dict[bool, list[Case]] = {True: [], False: []}
+    for case in kept.values():
+        sides[how.is_dev(case)].append(case)
+    return Divided(dev=tuple(sides[True]), held_out=tuple(sides[False]), copies=copies, how=how)
+
+
+def content(case: Case) -> str:
+    """Return the digest of the case's folded turns and tools: copies of one case have the same."""
+    return digest(_folded({"messages": case.messages, "tools": case.tools}))
 
 
 def _folded(value: Any) -> Any:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
 
+from gainful.checks import Function
 from gainful.core import AnswerKind, Case, Check, JsonObject, Policy, TaskError
 from gainful.tasks.holdout import Holdout
+from gainful.tasks.split import Divided
+
+NO_POLICY = Policy()
+POPULATION = "cases"  # the same for all: a hold-out under another name is the same hold-out, with the same budget
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,7 @@ class Task:
 
     ``checks`` are those that learning may use on ``dev``; ``proof`` are those of the confirmation on ``holdout``.
     ``spec`` says where all of it came from, enough to load the task again: ``spec["load"]`` is what ``load`` takes.
-    Raises ``TaskError`` where there is no dev case, no check to learn from, or a dev case without words.
+    Raises ``TaskError`` where there is no dev case or no check to learn from.
     """
 
     name: str
@@ -59,3 +65,51 @@ class Task:
         if any(check.needs_target for check in self.checks):
             return self.dev
         return tuple(msgspec.structs.replace(case, target=None) for case in self.dev)
+
+
+def make_task(
+    name: str,
+    cases: Divided,
+    kind: AnswerKind,
+    checks: Sequence[Check],
+    proof: Sequence[Check] | None = None,
+    baseline: Policy = NO_POLICY,
+) -> Task:
+    """Return a task on divided cases: ``make_task("mood", divide(cases), Choice(labels), [checks.Choice(labels)])``.
+
+    *checks* judge dev cases, where learning may use them, targets included, and the held-out ones too unless
+    *proof* names others for those.  Raises ``TaskError`` where a check needs targets that the cases do not have.
+    """
+    proof = checks if proof is None else proof
+    for check in (c for c in checks if _must_have_targets(c)):
+        if all(case.target is None for case in cases.dev):
+            raise TaskError(
+                f"task {name!r}: learning uses the check {check.name!r}, but no dev case has a target; "
+                "give targets, or use a check that needs none"
+            )
+    for check in (c for c in proof if _must_have_targets(c)):
+        for case in cases.held_out:
+            if case.target is None:
+                raise TaskError(
+                    f"task {name!r}: the check {check.name!r} needs targets, but {case.name or case.id[:12]} has none; "
+                    "give it one or take it out"
+                )
+    return Task(
+        name=name,
+        kind=kind,
+        dev=cases.dev,
+        holdout=Holdout(POPULATION, cases.held_out),
+        checks=tuple(checks),
+        proof=tuple(proof),
+        baseline=baseline,
+        spec={
+            "name": name,
+            **cases.spec,
+            "checks": [check.spec for check in checks],
+            "proof": [check.spec for check in proof],
+        },
+    )
+
+
+def _must_have_targets(check: Check) -> bool:
+    return check.needs_target and not isinstance(check, Function)  # a function may do without; it would say so
