@@ -7,7 +7,6 @@ value usually leaves a trace: its words or digits stand nowhere in the request. 
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -16,11 +15,14 @@ from fractions import Fraction
 from typing import Any, ClassVar
 
 from gainful.checks.equality import equals
+from gainful.checks.number import exact
 from gainful.checks.tool_call import is_call, json_text, parameters
 from gainful.core import Answer, Case, JsonObject, Score, message_text
 
-_TOKEN = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+|[^\W\d_]+")
+_TOKEN = re.compile(r"(?:\d[\d,]*(?:\.\d+)?|(?<![^\W_])\.\d+)(?:e[+-]?\d+)?|[^\W\d_]+|%")
+_CLOCK = re.compile(r"(?<=\d)t(?=\d\d:)")  # 2024-05-01t20:00, as ISO 8601 joins date and time
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_PERCENT = {"%", "percent", "pct", "percentage"}
 _STOP_WORDS = {"a", "an", "and", "at", "by", "for", "from", "in", "is", "of", "on", "or", "the", "to", "with"}
 _SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _TEENS = ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
@@ -98,10 +100,10 @@ def _looked_at(arguments: JsonObject, schema: JsonObject) -> Iterator[tuple[str,
 
 
 def _leaves(value: Any) -> Iterator[str | int | float]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
+    """Yield the texts and numbers in *value*; an empty array or object says as little as an empty text."""
+    if isinstance(value, dict | list | tuple):
+        inner = list(value.values() if isinstance(value, dict) else value)
+        for item in inner or [""]:
             yield from _leaves(item)
     elif isinstance(value, str | int | float) and not isinstance(value, bool):
         yield value
@@ -109,8 +111,9 @@ def _leaves(value: Any) -> Iterator[str | int | float]:
 
 @dataclass(frozen=True)
 class _Words:
-    """The words, initials and numbers of a text."""
+    """What a text says: itself, folded, its words, their initials in a row, and its numbers."""
 
+    text: str
     words: frozenset[str]
     initials: str
     numbers: frozenset[Fraction]
@@ -118,54 +121,62 @@ class _Words:
     @classmethod
     def of(cls, text: str) -> _Words:
         tokens = _tokens(text)
-        words = [token for token in tokens if not token[0].isdigit() and token[0] != "."]
-        return cls(frozenset(words), "".join(word[0] for word in words), frozenset(_numbers(tokens)))
+        words = [token for token in tokens if token[0].isalpha()]
+        initials = "".join(word[0] for word in words)
+        return cls(_folded(text), frozenset(words), initials, frozenset(_numbers(tokens)))
 
     def hold(self, leaf: str | int | float) -> bool:
         """Say whether this text says *leaf*; an empty text is never said."""
         if not isinstance(leaf, str):
-            return math.isfinite(leaf) and abs(Fraction(repr(leaf))) in self.numbers
-        tokens = _tokens(leaf)
-        telling = [token for token in tokens if token not in _STOP_WORDS] or tokens
-        return bool(telling) and all(self._has(token) for token in telling)
+            number = exact(leaf)
+            return number is not None and abs(number) in self.numbers
+        if not leaf.isascii() and leaf.strip() and _folded(leaf) in self.text:  # scripts without blanks between words
+            return True
+        tokens = [token for token in _tokens(leaf) if token != "%"]
+        telling = [token for token in tokens if token not in _STOP_WORDS and _number(token) != 0] or tokens
+        return bool(telling) and all(map(self._has, telling))
 
     def _has(self, token: str) -> bool:
-        number = _number(token)
-        if number is not None and number in self.numbers:
-            return True
-        if token in self.words:
-            return True
-        if len(token) <= 4 and len(token) >= 2 and token in self.initials:
-            return True
-        return any(_same_word(token, word) for word in self.words)
+        return (
+            token in self.words
+            or _number(token) in self.numbers
+            or (2 <= len(token) <= 4 and token in self.initials)
+            or any(_same_word(token, word) for word in self.words)
+        )
+
+
+def _folded(text: str) -> str:
+    """Return *text* in lower case, without accents, its digits those of ASCII."""
+    plain = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in plain).casefold()
 
 
 def _tokens(text: str) -> list[str]:
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return _TOKEN.findall(plain.casefold())
+    return _TOKEN.findall(_CLOCK.sub(" ", _folded(text)))
 
 
 def _number(token: str) -> Fraction | None:
     if token in _NUMBER_WORDS:
         return _NUMBER_WORDS[token]
-    if token[0].isdigit() or token[0] == ".":
-        digits = token.rstrip(",")
-        return Fraction(digits.replace(",", "")) if "," not in digits or _THOUSANDS.fullmatch(digits) else None
-    return None
+    digits = token.rstrip(",")
+    return exact(digits) if "," not in digits or _THOUSANDS.fullmatch(digits) else None
 
 
 def _numbers(tokens: list[str]) -> Iterator[Fraction]:
-    """Yield the numbers that the tokens say, each alone and each run of number words as one."""
+    """Yield the numbers that the tokens say, each alone and each run of them ("two hundred and five") as one."""
     total = part = Fraction(0)
     inside = False
-    for token in tokens:
+    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
         for piece in token.split(","):  # "1,2,3" is three numbers, "1,000" one and, harmlessly, two more
-            if piece and (piece[0].isdigit() or piece[0] == "."):
-                yield Fraction(piece)
+            if (found := exact(piece)) is not None:
+                yield found
         number = _number(token)
         if number is not None:
             yield number
-            yield number / 100  # a percentage may be asked for as a share
+            if following in _PERCENT:
+                yield number / 100
+            if following == "pm":
+                yield number + 12
             part = part + number if inside and token in _NUMBER_WORDS else number
             inside = True
         elif token in _SCALES and (inside or token != "k"):
