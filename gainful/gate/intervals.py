@@ -57,9 +57,9 @@ def interval(
     >>> round(low, 3), round(high, 3)
     (0.443, 0.724)
     """
-    scaled = _scaled(values, low, high, size)
-    bottom = _lowest_mean(scaled, level / 2, size)
-    top = 1.0 - _lowest_mean([1.0 - y for y in scaled], level / 2, size)
+    scaled, half = _scaled(values, low, high, size), float(exact(level)) / 2
+    bottom = _lowest_mean(scaled, half, size)
+    top = 1.0 - _lowest_mean([1.0 - y for y in scaled], half, size)
     return low + bottom * (high - low), low + top * (high - low)
 
 
