@@ -98,7 +98,7 @@ def test_a_lower_bound_is_never_loosened_by_more_cases(game: list[float]) -> Non
 
 
 def test_the_stake_on_a_case_does_not_look_at_it() -> None:
-    """The first of ten cases has horizon (1 + 0.3 * 10)/1.3 and variance 1/4; a win doubles the money at 1 - 1/stake."""
+    """Of ten cases the first has horizon (1 + 0.3 * 10)/1.3, variance 1/4; a win doubles the money at 1 - 1/stake."""
     stake = (2 * 0.6931471805599453 / (0.25 * (1 + 3) / 1.3)) ** 0.5
 
     assert lower_bound([1.0], 0.5, 10) == pytest.approx(2 * (1 - 1 / stake) - 1, abs=1e-9)
