@@ -109,44 +109,51 @@ def verify(path: str | Path, key: str | None = None, replay: Callable[[Path], st
     Raises ``Unreadable`` when the folder is no receipt that can be judged.
     """
     root = Path(path)
+    findings: list[Finding] = []
     try:
         envelope = _load(root, STATEMENT)
         statement = _statement(envelope)
         receipt: _Receipt | None = None
-        findings = []
         try:
             receipt = _receipt(root, statement)
             findings.append(Finding("integrity", "ok", f"all {len(FILES)} files are those the statement names"))
         except Failed as failure:
             findings.append(Finding("integrity", "failed", str(failure)))
-        findings.append(_finding("signature", _check_signature, envelope, statement, key))
+        findings.append(_finding("signature", findings, _check_signature, envelope, statement, key))
         for name, check in CHECKS.items():
-            if receipt is None:
-                findings.append(Finding(name, "skipped", "the files are not those that were signed"))
-            else:
-                findings.append(_finding(name, check, receipt))
+            findings.append(_finding(name, findings, check if receipt else _not_checked, receipt))
         sound = all(finding.verdict != "failed" for finding in findings)
-        findings.append(_finding("replay", (replay or _no_replay) if sound else _unsound, root))
+        findings.append(_finding("replay", findings, (replay or _no_replay) if sound else _not_checked, root))
+        decision = str(receipt.claim["decision"]) if receipt else "unknown"
+        return Report(str(statement["predicate"]["key_id"]), decision, tuple(findings))
     except OSError as error:
         raise Unreadable(f"{str(root)!r} cannot be read as a receipt: {error.strerror}") from None
     except Failed as failure:
         raise Unreadable(str(failure)) from None
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
-        # A receipt may hold anything anywhere: what is not of the format's shape ends here.
-        raise Unreadable(
-            f"a member is missing or not of the format's type ({type(error).__name__}: {error!s:.80})"
-        ) from None
-    decision = receipt.claim["decision"] if receipt else "unknown"
-    return Report(statement["predicate"]["key_id"], decision, tuple(findings))
+    except SHAPE as error:
+        raise Unreadable(f"something is not of the format's shape ({type(error).__name__}: {error!s:.80})") from None
 
 
-def _finding(name: str, check: Callable[..., str], *arguments: Any) -> Finding:
+# What a value of an unexpected type, size or absence raises: a receipt may hold anything anywhere.
+SHAPE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+
+
+def _finding(name: str, before: Sequence[Finding], check: Callable[..., str], *arguments: Any) -> Finding:
+    """Make one check.  Where one *before* it failed, it may find nothing left to judge."""
     try:
         return Finding(name, "ok", check(*arguments))
     except Failed as failure:
         return Finding(name, "failed", str(failure))
     except Skipped as reason:
         return Finding(name, "skipped", str(reason))
+    except SHAPE:
+        if all(finding.verdict != "failed" for finding in before):
+            raise
+        return Finding(name, "skipped", "what failed before leaves nothing to judge")
+
+
+def _not_checked(_: object) -> str:
+    raise Skipped("not judged, because a check before it failed")
 
 
 # --- reading: canonical JSON from plain files, or not at all ---------------------------------------------
@@ -279,6 +286,7 @@ class _Receipt:
     calls: list[str]
     champion: dict[str, Any]
     challenger: dict[str, Any]
+    environment: dict[str, Any]
     diff: list[dict[str, Any]]
     ledger: list[dict[str, Any]]
 
@@ -316,7 +324,6 @@ def _receipt(root: Path, statement: dict[str, Any]) -> _Receipt:
     for (name, digest), subject in zip(digests, subjects, strict=False):
         _require((name, digest) == subject, f"{name} is not the file that was signed")
     _require(len(subjects) == len(digests), "the statement does not name exactly a receipt's files")
-    _load(root, "environment.json")
     pairs = list(itertools.islice(_lines(root, "pairs.jsonl"), PAIRS + 1))
     if len(pairs) > PAIRS:
         raise Unreadable(f"pairs.jsonl holds more than {PAIRS} pairs; judging them would take too long")
@@ -330,6 +337,7 @@ def _receipt(root: Path, statement: dict[str, Any]) -> _Receipt:
         calls=[call["key"] for call in _lines(root, "calls.jsonl")],
         champion=_load(root, "policies/champion.json"),
         challenger=_load(root, "policies/challenger.json"),
+        environment=_load(root, "environment.json"),
         diff=_load(root, "diff.json"),
         ledger=list(_lines(root, "ledger.jsonl")),
     )
@@ -370,6 +378,7 @@ def _check_claim(receipt: _Receipt) -> str:
     for name in ("margin", "size", "looks", "level", "test"):
         _require(_same(claim[name], registered[name]), f"the claim's {name} is {claim[name]!r:.40}, not as registered")
     _require(claim["decision"] in ("promoted", "not promoted"), "the decision is neither promoted nor not promoted")
+    _require(_same(receipt.environment["model"], registered["model"]), "it ran with another model than registered")
     sentences = claim["not_claimed"]
     _require(bool(sentences) and all(type(s) is str and s for s in sentences), "what is not claimed is not said")
     return "the claim repeats the registration and says what is not claimed"
@@ -645,11 +654,12 @@ def _decimal(value: Any) -> Fraction | None:
     return Fraction(Decimal(text)) if re.fullmatch(form, text) else None
 
 
-def _choice(spec: dict[str, Any], case: dict[str, Any], answer: dict[str, Any]) -> float:
-    """1 where the value is a label and, unless the check does not compare, the target."""
+def _choice(spec: dict[str, Any], case: dict[str, Any], answer: dict[str, Any]) -> float | None:
+    """1 where the value is a label and, if the check compares, the target."""
     value, target = answer.get("value"), case.get("target")
-    compared = spec["compare"] and target is not None
-    return float(value in spec["labels"] and (value == target or not compared))
+    if value in spec["labels"] and spec["compare"]:
+        return None if target is None else float(value == target)
+    return float(value in spec["labels"])
 
 
 def _regex(spec: dict[str, Any], answers: _Answers) -> list[float]:
@@ -874,10 +884,6 @@ def _bet_bound(differences: Sequence[float], miss: Fraction, size: int) -> float
 
 def _no_replay(_: Path) -> str:
     raise Skipped("leading the stored calls to the stored answers needs the package; run: gainful verify")
-
-
-def _unsound(_: Path) -> str:
-    raise Skipped("a check before it failed")
 
 
 CHECKS: dict[str, Callable[[_Receipt], str]] = {
