@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
+from referencing.jsonschema import SPECIFICATIONS
 
 from gainful.core import Answer, Case, JsonObject, Score, TaskError, canonical
 
@@ -54,5 +55,5 @@ class JsonSchema:
 
 @cache
 def _validator(schema: bytes) -> Draft202012Validator:
-    """Compile once: a run judges thousands of answers by few schemas."""
-    return Draft202012Validator(json.loads(schema))
+    """Compile once: a run judges thousands of answers by few schemas.  The registry given is one that fetches nothing."""
+    return Draft202012Validator(json.loads(schema), registry=SPECIFICATIONS)
