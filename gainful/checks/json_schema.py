@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
-from referencing.jsonschema import SPECIFICATIONS
+from jsonschema_specifications import REGISTRY
 
 from gainful.core import Answer, Case, JsonObject, Score, TaskError, canonical
 
@@ -55,5 +55,5 @@ class JsonSchema:
 
 @cache
 def _validator(schema: bytes) -> Draft202012Validator:
-    """Compile once: a run judges thousands of answers by few schemas.  The registry given is one that fetches nothing."""
-    return Draft202012Validator(json.loads(schema), registry=SPECIFICATIONS)
+    """Compile once, for a run judges thousands of answers by few schemas; this registry fetches nothing."""
+    return Draft202012Validator(json.loads(schema), registry=REGISTRY)
