@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
-from jsonschema_specifications import REGISTRY
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from gainful.core import Answer, Case, JsonObject, Score, TaskError, canonical
 
@@ -56,4 +56,4 @@ class JsonSchema:
 @cache
 def _validator(schema: bytes) -> Draft202012Validator:
     """Compile once, for a run judges thousands of answers by few schemas; this registry fetches nothing."""
-    return Draft202012Validator(json.loads(schema), registry=REGISTRY)
+    return Draft202012Validator(json.loads(schema), registry=EMPTY_REGISTRY)
