@@ -21,61 +21,61 @@ from pathlib import Path
 from gainful.core import JsonObject
 from gainful.models.session import Session
 
-SHORTEST = 400  # bytes of a stem worth sharing: about 100 tokens, a second of reading on one core
+SHORTEST = 400  # characters of a stem worth a file: about 100 tokens, a second of reading on one core
 KEPT = 4  # stems kept in files: a race alternates between few policies, and a large model's stem takes 50 MB
-PROMPT_FIELDS = ("tools", "tool_choice", "chat_template_kwargs")  # what else goes into the text of a prompt
+PROMPT_FIELDS = ("tools", "tool_choice", "chat_template_kwargs")  # what goes into a prompt besides its messages
 
 
 class Slots:
     """Hands out the engine's slots, one request each, and puts a request's stem into the slot it gets.
 
-    Save files lie in a folder of its own that goes when the object does.
+    Bound to the event loop it is first used in.  *folder* is the one the engine saves slots to.
     """
 
     def __init__(self, count: int, folder: Path, session: Session) -> None:
         self._folder = folder
         self._session = session
         self._free = asyncio.Semaphore(count)
-        self._idle: OrderedDict[int, str] = OrderedDict.fromkeys(range(count), "")  # slot → stem, longest idle first
-        self._saved: OrderedDict[str, asyncio.Event] = OrderedDict()  # stem → set once its file can be read
+        self._idle: OrderedDict[int, str] = OrderedDict.fromkeys(range(count), "")  # slot → prompt, longest idle first
+        self._saved: OrderedDict[str, asyncio.Event] = OrderedDict()  # stem's name → set once its file can be read
 
     @asynccontextmanager
     async def slot(self, body: JsonObject) -> AsyncIterator[int]:
-        """Wait for a slot that is idle, and give the number of one whose contents suit *body* best."""
-        before = stem(body)
-        written = json.dumps(before, sort_keys=True).encode()
-        name = hashlib.sha256(written).hexdigest() if len(written) >= SHORTEST else ""
+        """Wait for an idle slot, and give the number of the one that holds most of *body*'s prompt, stem included."""
+        prompt, stem = prompt_text(body), stem_text(body)
         async with self._free:
-            slot = next((s for s, held in self._idle.items() if name and held == name), next(iter(self._idle)))
+            slot = max(self._idle, key=lambda idle: common(self._idle[idle], prompt))
             held = self._idle.pop(slot)
             try:
-                if name and held != name and await self._fill(slot, name, before):
-                    held = name
+                if len(stem) >= SHORTEST and not held.startswith(stem):
+                    await self._fill(slot, body, stem)
                 yield slot
             finally:
-                self._idle[slot] = held
+                self._idle[slot] = prompt
 
-    async def _fill(self, slot: int, name: str, before: JsonObject) -> bool:
+    async def _fill(self, slot: int, body: JsonObject, stem: str) -> None:
         """Put the stem into *slot*: from its file, or by computing it when we are the first to need it."""
-        ready = self._saved.get(name)
-        if ready is None:
-            return await self._compute(slot, name, before)
-        self._saved.move_to_end(name)
-        await ready.wait()
-        return await self._move("restore", slot, name)
+        name = hashlib.sha256(stem.encode()).hexdigest()
+        if name in self._saved:
+            self._saved.move_to_end(name)
+            await self._saved[name].wait()
+            await self._move("restore", slot, name)  # where there is no file after all, the request computes it
+        else:
+            await self._compute(slot, body, name)
 
-    async def _compute(self, slot: int, name: str, before: JsonObject) -> bool:
+    async def _compute(self, slot: int, body: JsonObject, name: str) -> None:
         ready = self._saved[name] = asyncio.Event()
         self._forget_oldest()
         saved = False
         try:
-            response = await self._session.post("/v1/chat/completions", {**before, "max_tokens": 0, "id_slot": slot})
+            messages = [*body["messages"][:-1], {"role": "user", "content": ""}]
+            before = {"messages": messages, "max_tokens": 0, "id_slot": slot, **_fields(body)}
+            response = await self._session.post("/v1/chat/completions", before)
             saved = response.status == 200 and await self._move("save", slot, name)
         finally:
             if not saved:
                 self._saved.pop(name, None)  # the next to come tries again
-            ready.set()  # those who wait go on: without a file they compute for themselves
-        return saved
+            ready.set()
 
     async def _move(self, action: str, slot: int, name: str) -> bool:
         response = await self._session.post(f"/slots/{slot}?action={action}", {"filename": name})
@@ -87,9 +87,36 @@ class Slots:
             (self._folder / name).unlink(missing_ok=True)
 
 
-def stem(body: JsonObject) -> JsonObject:
-    """Return the request whose prompt is that of *body* up to the words of its last turn."""
+def prompt_text(body: JsonObject) -> str:
+    """Return what decides the prompt of *body*, as text whose beginning is its ``stem_text``."""
+    return json.dumps([_fields(body), *_turns(body)])
+
+
+def stem_text(body: JsonObject) -> str:
+    """Return what decides the prompt of *body* up to its last turn."""
+    return json.dumps([_fields(body), *_turns(body)[:-1]])[:-1]
+
+
+def common(one: str, other: str) -> int:
+    """Return the length of the beginning that two texts share.
+
+    >>> common("abcd", "abx"), common("", "a"), common("ab", "ab")
+    (2, 0, 2)
+    """
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one.startswith(other[:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _fields(body: JsonObject) -> JsonObject:
+    return {field: body[field] for field in PROMPT_FIELDS if field in body}
+
+
+def _turns(body: JsonObject) -> list[JsonObject]:
     turns = body.get("messages")
-    before = turns[:-1] if isinstance(turns, list) else []
-    messages = [*before, {"role": "user", "content": ""}]
-    return {"messages": messages, **{field: body[field] for field in PROMPT_FIELDS if field in body}}
+    return turns if isinstance(turns, list) else []  # what is no list the engine refuses in its own words
