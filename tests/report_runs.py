@@ -391,7 +391,10 @@ RECEIPT = ReceiptSummary(
 )
 POLICIES = (CHAMPION, ARGUMENTS, ONE_DEMO)
 
-EVIL = "</style></pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}{% x %}\u202e\x00"
+EVIL = (
+    "</style></pre></script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    "\"'&{{7*7}}{% x %}[/nope]\x1b[2J\u202e\x00"
+)
 
 
 def poisoned(value: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from report_runs import ARGUMENTS, CHAMPION, EVIL, ONE_DEMO, RECEIPT, RUNS, graded, not_promoted, poisoned, promoted
 
 from gainful.core import canonical
-from gainful.loop.events import Baseline, Event, Finished, Proposed, Rung
+from gainful.loop.events import Baseline, Event, Finished, Looked, Proposed, Rung
 from gainful.report.html import ReceiptSummary, diff, render
 
 every_run = pytest.mark.parametrize("name", RUNS)
@@ -234,6 +234,20 @@ def test_examples_of_errors_are_shown_before_and_after() -> None:
     text = page(promoted()).text
 
     assert text.index("To find the area of a triangle") < text.index("'height' is 100, which does not occur")
+
+
+def test_evidence_that_has_vanished_is_drawn_at_the_floor() -> None:
+    events = [msgspec.structs.replace(e, statistic=0.0) if isinstance(e, Looked) else e for e in graded()]
+
+    html = render(events, "Report", None)
+
+    assert all(0 <= float(place) <= 100 for place in re.findall(r"top: (-?[\d.]+)%", html))
+
+
+def test_a_run_that_can_only_explore_says_why() -> None:
+    started = msgspec.structs.replace(promoted()[0], obstacle="no check is trusted")
+
+    assert "can only explore No check is trusted." in page([started]).text
 
 
 def test_a_race_of_forty_stays_within_its_plot() -> None:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 
 import pytest
-from report_runs import RUNS, opening, promoted
+from report_runs import RUNS, opening, poisoned, promoted
 from rich.console import Console
 
 from gainful.loop.events import Baseline, ErrorGroup, Event, Example, Progress, Proposed
@@ -141,6 +141,14 @@ def test_foreign_text_cannot_command_the_terminal() -> None:
 
     assert "[bold]hi[/nope]" in text
     assert not set("\x1b\x07\r\u202e\ud800") & set(text)
+
+
+@every_run
+def test_hostile_text_in_every_field_stays_text(name: str) -> None:
+    text = shown([poisoned(event) for event in RUNS[name]], width=96)
+
+    assert "<script>" in text
+    assert not set("\x1b\u202e\x00") & set(text)
 
 
 def test_colours_stay_away_where_the_user_wants_none(monkeypatch: pytest.MonkeyPatch) -> None:

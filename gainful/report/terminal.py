@@ -108,6 +108,8 @@ class Terminal:
             ("may spend", budget),
             ("run", f"{event.run}, seed {event.seed}"),
         )
+        if event.obstacle:
+            self._line(f"This run can only explore: {event.obstacle}", style="bold yellow")
 
     def _power(self, event: Power) -> None:
         self._title("What can be proved, before anything is spent")
@@ -151,7 +153,6 @@ class Terminal:
     def _proposed(self, event: Proposed) -> None:
         if event.round != self._round:
             self._round = event.round
-            self._proposals.clear()
             self._title(f"Round {event.round}: what the learners suggest trying")
         self._proposals[event.label] = event
         line = Text.assemble(
@@ -209,7 +210,7 @@ class Terminal:
         self._opened = event
         self._title("The one confirmation, on cases no learner has seen")
         self._line(
-            f"Registered before the first held-out call as {words.clean(event.registration[:16])}. "
+            f"Registered before the first held-out call as {event.registration[:16]}. "
             f"{words.count(event.size, 'case')} at most, {words.count(len(event.looks), 'look')} fixed beforehand, "
             f"risk of a false promotion under {words.chance(event.level)}."
         )
@@ -338,7 +339,7 @@ class Terminal:
             self._console.print(Text(" " * INDENT) + head + line, width=self._width)
 
     def _line(self, text: str, style: str = "") -> None:
-        self._print(Text(text, style=style))
+        self._print(Text(words.clean(text), style=style))
 
     def _quote(self, label: str, text: str) -> None:
         line = Text(f"{label:>18}  ", style="dim")
