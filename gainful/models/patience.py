@@ -88,22 +88,13 @@ class Pace:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
         """Wait for a turn, first come first served, and learn from how it ended."""
-        while self._running >= self.limit:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                self._wake()  # the turn offered to us, if it was, is another's
-                raise
-        self._running += 1
+        await self._enter()
         turn = Turn(self._era)
         try:
             yield turn
         finally:
-            self._running -= 1
             self._learn(turn)
-            self._wake()
+            self._leave()
 
     def _learn(self, turn: Turn) -> None:
         if turn.era != self._era or turn.went_well is None:
@@ -118,10 +109,24 @@ class Pace:
             self.limit = min(self._most, self.limit + 1)
             self._successes = 0
 
-    def _wake(self) -> None:
-        free = self.limit - self._running
-        while free > 0 and self._waiting:
+    async def _enter(self) -> None:
+        if self._running < self.limit and not self._waiting:
+            self._running += 1
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # the turn was handed to us already: it is another's now
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Hand our turn, and any that a raised limit adds, to those who wait longest."""
+        self._running -= 1
+        while self._running < self.limit and self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                free -= 1
+                self._running += 1
