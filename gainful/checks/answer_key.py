@@ -41,6 +41,10 @@ class AnswerKey:
     - objects: an allowed value that is an object, or an item of an array that is one, is itself a key: it maps
       each member to its allowed values, with rules 3 and 4 (but a member's ``""`` equals only ``""``).  Objects and
       arrays deeper inside are compared as they are, member by member.
+
+    The group is that of the first rule broken, arguments sorted by name: (1) "wrong function", (2) "missing argument",
+    (3) "unexpected argument", "wrong type" where the value has not the schema's type (see ``ToolCall``), else
+    "wrong value", (4) "missing argument"; and before all, as in ``ToolCall``, "not JSON" and "not a call".
     """
 
     name: ClassVar[str] = "answer_key"
@@ -79,14 +83,14 @@ def _problems(case: Case, call: JsonObject) -> Iterator[Problem]:
     for name in schema.get("required") or ():
         if name not in given:
             yield "missing argument", f"The argument {json_text(name)} is missing."
-    for name, value in given.items():
+    for name, value in sorted(given.items()):
         parameter = (schema.get("properties") or {}).get(name) or {}
         if name not in allowed:
             yield "unexpected argument", f"The argument {json_text(name)} should not be given."
         elif not _matches(value, allowed[name], parameter):
             group = "wrong value" if has_type(value, parameter) else "wrong type"
             yield group, f"The value of {json_text(name)} is not right."
-    for name, values in allowed.items():
+    for name, values in sorted(allowed.items()):
         if name not in given and "" not in values:
             yield "missing argument", f"The argument {json_text(name)} is missing."
 

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from gainful.checks.equality import equals
@@ -31,6 +32,7 @@ _ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", 
 _MONTHS = ["january", "february", "march", "april", "may", "june"]
 _MONTHS += ["july", "august", "september", "october", "november", "december"]
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "billion": 10**9}
+_LARGEST = 10**15  # where a run of scales stops growing, so that a text that repeats them costs no more than others
 _NUMBER_WORDS: dict[str, Fraction] = {
     **{word: Fraction(n) for n, word in enumerate(_SMALL + _TEENS)},
     **{word: Fraction(10 * n) for n, word in enumerate(_TENS, 2)},
@@ -119,6 +121,7 @@ class _Words:
     numbers: frozenset[Fraction]
 
     @classmethod
+    @lru_cache(maxsize=1024)  # every candidate's answer to a case is held against the same request
     def of(cls, text: str) -> _Words:
         tokens = _tokens(text)
         words = [token for token in tokens if token[0].isalpha()]
@@ -177,9 +180,10 @@ def _numbers(tokens: list[str]) -> Iterator[Fraction]:
                 yield number / 100
             if following == "pm":
                 yield number + 12
-            part = part + number if inside and token in _NUMBER_WORDS else number
+            continues = inside and ((part % 10 == 0 and number < 10) or (part % 100 == 0 and number < 100))
+            total, part = (total, part + number) if continues else (Fraction(0), number)
             inside = True
-        elif token in _SCALES and (inside or token != "k"):
+        elif token in _SCALES and (inside or token != "k") and part < _LARGEST:
             part = (part if inside else Fraction(1)) * _SCALES[token]
             if _SCALES[token] >= 1000:
                 total, part = total + part, Fraction(0)

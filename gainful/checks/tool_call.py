@@ -29,10 +29,10 @@ class ToolCall:
 
     1. no value: "not JSON"; a value without a name (string) and arguments (object): "not a call";
     2. a name that no tool of the case has: "wrong function";
-    3. a member of ``required`` left out: "missing argument";
-    4. a member outside ``properties``: "unexpected argument", unless the schema has ``additionalProperties``
-       that is not false (within an argument: only where the schema lists ``properties``);
-    5. for each argument, in the order given: a value whose JSON type is none of ``type``: "wrong type" (a whole
+    3. a member of ``required`` (in its order) left out: "missing argument";
+    4. a member, sorted by name, outside ``properties``: "unexpected argument", unless the schema has
+       ``additionalProperties`` that is not false (within an argument: only where the schema lists ``properties``);
+    5. for each argument, sorted by name: a value whose JSON type is none of ``type``: "wrong type" (a whole
        number is an integer however written; booleans are no numbers; no ``type`` or an unknown one allows all);
        then a value that equals no member of ``enum``: "not in enumeration" (case matters);
        then, for an object, rules 3 to 5 on its members, and for an array, rule 5 on its items by ``items``.
@@ -121,13 +121,13 @@ def _members(value: JsonObject, schema: JsonObject, path: str, *, closed: bool) 
     for name in schema.get("required") or ():
         if name not in value:
             yield "missing argument", f"The argument {json_text(path + name)} is missing."
-    if closed and not schema.get("additionalProperties", False):
-        for name in value:
+    if closed and schema.get("additionalProperties", False) is False:
+        for name in sorted(value):
             if name not in known:
                 yield "unexpected argument", f"There is no argument {json_text(path + name)}; leave it out."
-    for name, member in value.items():
+    for name in sorted(value):
         if isinstance(known.get(name), dict):
-            yield from _value(member, known[name], path + name)
+            yield from _value(value[name], known[name], path + name)
 
 
 def _value(value: Any, schema: JsonObject, path: str) -> Iterator[Problem]:
