@@ -6,6 +6,7 @@ compatible, 2 bad input, 3 stopped and resumable.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from gainful.core import GainfulError, ReceiptError, Stopped
+from gainful.core import GainfulError, ReceiptError, Stopped, TaskError
 from gainful.loop import session
 from gainful.loop.events import Event, Progress
 from gainful.loop.replay import Reproduction, replay
@@ -27,7 +28,7 @@ from gainful.loop.verify import verify as verify_receipt
 from gainful.report import words
 from gainful.report.page import write_page
 from gainful.report.terminal import Terminal
-from gainful.tasks import template
+from gainful.tasks import TEMPLATE
 
 DEMO_TASK = "bfcl:simple_python"
 
@@ -58,8 +59,13 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Where to put the task.")] = Path("task"),
 ) -> None:
     """Write a commented task file and a few cases to start from."""
-    path = template.write(folder)
-    Console().print(f"Wrote {path}. Next: gainful improve {path}", soft_wrap=True)
+    try:
+        shutil.copytree(TEMPLATE, folder)
+    except OSError as error:
+        raise TaskError(
+            f"{str(folder)!r} cannot be made: {error.strerror}; choose a folder that is not there yet"
+        ) from error
+    Console().print(f"Wrote {folder}. Read task.toml, then: gainful improve {folder / 'task.toml'}", soft_wrap=True)
 
 
 @app.command(name="eval")

@@ -3,12 +3,16 @@
 The case's own turns stay as they came.  All that the policy adds goes into the system turn, most stable first
 (instructions, examples, then the case's tools), so that an engine that shares prompt prefixes computes the
 policy's part once.
+
+Equal inputs give equal bytes: JSON objects have no order, but a model reads and writes their members in one.  So
+tools, schemas and answers are written in an order of our own (``required`` arguments first, as listed there), never
+in the order in which a dict happened to be built or a store to return it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gainful.core import (
@@ -27,6 +31,7 @@ from gainful.core import (
 )
 
 THOUGHT_CHARACTERS = 160  # room for one sentence; a small model left alone fills whatever it is given
+KEYWORDS = ("type", "description", "enum", "items", "properties", "required")  # the order in which schemas are shown
 ANNOTATIONS = frozenset({"description", "default", "examples", "title", "format", "optional"})
 
 
@@ -62,7 +67,7 @@ def answer_schema(kind: AnswerKind, case: Case, form: Format) -> JsonObject | No
         case ToolCall():
             schema = _call_schema(case, form)
         case Json(schema=answer):
-            schema = _object({"answer": answer}) if form.think else answer
+            schema = _object({"answer": ordered(answer)}) if form.think else ordered(answer)
         case Choice(labels=labels):
             schema = _object({"answer": {"enum": list(labels)}})
         case Number():
@@ -88,7 +93,7 @@ def _call_schema(case: Case, form: Format) -> JsonObject:
 
 
 def _arguments_schema(tool: JsonObject, form: Format) -> JsonObject:
-    schema = tool["function"].get("parameters") or {"type": "object", "properties": {}}
+    schema = ordered(tool["function"].get("parameters") or {})
     properties = schema.get("properties") or {}
     required = [name for name in schema.get("required") or () if name in properties]
     shown = {k: v for k, v in properties.items() if k in required or not form.required_only}
@@ -126,7 +131,9 @@ def _wording(kind: AnswerKind, form: Format) -> str:
         case ToolCall():
             return 'Reply with one JSON object {"name": function name, "arguments": {...}} and nothing else.'
         case Json(schema=schema):
-            return "Reply with one JSON value that follows this JSON schema and nothing else: " + compact(schema)
+            return "Reply with one JSON value that follows this JSON schema and nothing else: " + compact(
+                ordered(schema)
+            )
         case Choice(labels=labels):
             return "Reply with one of these labels and nothing else: " + ", ".join(labels) + "."
         case Number():
@@ -136,7 +143,7 @@ def _wording(kind: AnswerKind, form: Format) -> str:
 
 
 def _example(demo: Demo, form: Format) -> str:
-    value = demo.value
+    value = _in_order(demo)
     if form.shape == "arguments" and len(demo.case.tools) == 1 and isinstance(value, Mapping):
         value = value.get("arguments")
     tools = [_tools_text(demo.case, form)] if demo.case.tools else []
@@ -144,8 +151,48 @@ def _example(demo: Demo, form: Format) -> str:
     return "\n".join(["Example", *asked, f"Reply: {value if isinstance(value, str) else compact(value)}"])
 
 
+def _in_order(demo: Demo) -> Any:
+    """Return the demo's answer as the model should write it: name first, arguments in the order of the function."""
+    value = demo.value
+    if not (isinstance(value, Mapping) and isinstance(value.get("arguments"), Mapping)):
+        return _sorted(value)
+    schemas = {tool["function"]["name"]: tool["function"].get("parameters") for tool in demo.case.tools}
+    shown = list(ordered(schemas.get(value.get("name")) or {}).get("properties") or ())
+    arguments = sorted(value["arguments"].items(), key=lambda item: _rank(item[0], shown))
+    return {"name": value.get("name"), "arguments": {name: _sorted(inner) for name, inner in arguments}}
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def ordered(schema: Any) -> Any:
+    """Return *schema* with its members in one order, at every depth: required properties first, as listed.
+
+    >>> list(ordered({"required": ["b"], "properties": {"a": {}, "b": {}}, "type": "object"})["properties"])
+    ['b', 'a']
+    """
+    if not isinstance(schema, Mapping):
+        return [ordered(item) for item in schema] if isinstance(schema, list | tuple) else schema
+    told = {key: ordered(schema[key]) for key in sorted(schema, key=lambda key: _rank(key, KEYWORDS))}
+    if isinstance(schema.get("properties"), Mapping):
+        required = list(schema.get("required") or ())
+        names = sorted(schema["properties"], key=lambda name: _rank(name, required))
+        told["properties"] = {name: ordered(schema["properties"][name]) for name in names}
+    return told
+
+
+def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
+    return (order.index(name) if name in order else len(order), name)
+
+
 def _tools_text(case: Case, form: Format) -> str:
-    functions = [tool["function"] for tool in case.tools]
+    functions = [
+        {"name": f["name"], "description": f.get("description", ""), "parameters": ordered(f.get("parameters") or {})}
+        for f in (tool["function"] for tool in case.tools)
+    ]
     show = signature if form.signatures else compact
     return ("Function: " if len(functions) == 1 else "Functions:\n") + "\n".join(map(show, functions))
 

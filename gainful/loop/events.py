@@ -40,7 +40,10 @@ class ErrorGroup(Value, frozen=True):
 
 
 class Started(Value, frozen=True, tag="started"):
-    """The run's spec: what, with which model, on how many cases, from which champion."""
+    """The run's spec: what, with which model, on how many cases, from which champion.
+
+    ``obstacle`` says why nothing can be promoted however good it is, before a call is spent; ``None`` where it can.
+    """
 
     run: str
     task: str
@@ -52,6 +55,7 @@ class Started(Value, frozen=True, tag="started"):
     learn_checks: tuple[str, ...]
     proof_checks: tuple[str, ...]
     budget_calls: int | None = None
+    obstacle: str | None = None
 
 
 class Power(Value, frozen=True, tag="power"):

@@ -33,12 +33,12 @@ QUOTED_GAINS = (20, 10, 5, 2)  # points, for which the power statement says how 
 
 async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
     """Run to the end and return its last record."""
-    _start(run)
+    hopeless = _start(run)
     board = Board(run.engine, run.task, run.settings.seed)
     search = Search(run, board, learners)
     head = await search.run()
     gain = paired(board, head, run.champion)
-    obstacle = run.task.obstacle or _too_small(run, gain)
+    obstacle = hopeless or _too_small(run, gain)
     receipt, decided = None, None
     if obstacle:
         run.journal.write(Unconfirmed(reason=obstacle))
@@ -58,10 +58,17 @@ async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
     return finished
 
 
-def _start(run: Run) -> None:
-    """Say what will be done and, before anything is spent, what can be certified."""
+def _start(run: Run) -> str | None:
+    """Say what will be done and, before anything is spent, what can be certified; return why nothing can, if so."""
     task, budget = run.task, Lifetime.of(run).budget
     size = task.holdout.size if task.holdout.size is not None else run.settings.fresh_cases
+    certifiable = certifiable_gain(size, budget.level) if size else None
+    obstacle = task.obstacle
+    if obstacle is None and certifiable is None:
+        obstacle = (
+            f"the hold-out of {size} cases is too small to certify any gain at level {budget.level:.2g}; "
+            f"it takes at least {cases_for(1.0, budget.level)}, so give the task more cases"
+        )
     run.journal.write(
         Started(
             run=run.journal.run,
@@ -74,6 +81,7 @@ def _start(run: Run) -> None:
             learn_checks=tuple(check.name for check in task.checks),
             proof_checks=tuple(check.name for check in task.proof),
             budget_calls=run.settings.budget_calls,
+            obstacle=obstacle,
         )
     )
     run.journal.write(
@@ -81,10 +89,11 @@ def _start(run: Run) -> None:
             size=size,
             level=budget.level,
             rank=budget.rank,
-            certifiable=certifiable_gain(size, budget.level) if size else None,
+            certifiable=certifiable,
             cases_for={str(points): cases_for(points / 100, budget.level) for points in QUOTED_GAINS},
         )
     )
+    return obstacle
 
 
 def paired(board: Board, challenger: Policy, champion: Policy) -> Interval:

@@ -34,10 +34,14 @@ class Settings(Value, frozen=True):
 
 @dataclass(frozen=True)
 class Run:
-    """One run under way, from ``champion``.  ``model`` remembers its calls; ``model_spec`` connects to it again."""
+    """One run under way, from ``champion`` and from line ``ledger_start`` of its hold-out's ledger.
+
+    ``model`` remembers its calls; ``model_spec`` connects to it again.
+    """
 
     task: Task
     champion: Policy
+    ledger_start: int
     model: Model
     model_spec: str
     store: Store

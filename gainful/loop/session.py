@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import platformdirs
 
-from gainful.core import Attempt, Learner, Model, ModelError, Policy, Stopped, Usage, Value, digest, judge
+from gainful.core import Attempt, JsonObject, Learner, Model, ModelError, Policy, Stopped, Usage, Value, digest, judge
 from gainful.engine.local import Engine
 from gainful.learners import LEARNERS
 from gainful.loop import improve as improving
@@ -25,10 +25,12 @@ from gainful.loop.journal import Journal, Watcher, read_events
 from gainful.loop.run import Run, Settings
 from gainful.models import connect
 from gainful.store import MemoModel, Store, open_store
+from gainful.store import Run as StoredRun
 from gainful.tasks import Task, load
 
 T = TypeVar("T")
 
+START = ("champion", "ledger")  # of a run's spec: where it started from, which the same command need not repeat
 RUN_DIGITS = 16  # of a run's digest that name it; a store holds thousands of runs, not billions
 
 
@@ -107,43 +109,44 @@ async def _improve(
     task = load(task) if isinstance(task, str) else task
     async with _opened(model, place) as (store, memo, model_spec):
         with store.lock_run(task.name):
-            name, champion = _find(store, task, memo, model_spec, settings)
-            journal = Journal(store, name, watchers)
+            found = _find(store, task, memo, model_spec, settings)
             run = Run(
                 task=task,
-                champion=champion,
+                champion=store.policy(found.spec["champion"]),
+                ledger_start=found.spec["ledger"],
                 model=memo,
                 model_spec=model_spec,
                 store=store,
-                journal=journal,
+                journal=Journal(store, found.run, watchers),
                 settings=settings,
                 receipts=place.parent / "receipts",
                 signing_key=data_folder() / "signing-key.pem",
             )
             finished = await improving.improve(run, learners)
-        return Result(run=name, finished=finished, events=tuple(read_events(store, name)))
+        return Result(run=found.run, finished=finished, events=tuple(read_events(store, found.run)))
 
 
-def _find(store: Store, task: Task, memo: MemoModel, model_spec: str, settings: Settings) -> tuple[str, Policy]:
-    """Return the run's name and the champion it starts from, those of an unfinished run of this spec if any."""
-    spec = {
+def _find(store: Store, task: Task, memo: MemoModel, model_spec: str, settings: Settings) -> StoredRun:
+    """Return the run of this spec: the unfinished one, else the one that ended at today's champion, else a new one."""
+    spec: JsonObject = {
         "task": task.spec,
         "holdout": task.holdout.digest,
         "model": memo.identity,
         "model_spec": model_spec,
         "settings": msgspec.to_builtins(settings),
     }
-    for known in store.runs():
-        if not known.finished and {k: v for k, v in known.spec.items() if k != "champion"} == spec:
-            return known.run, store.policy(known.spec["champion"])
+    wanted = digest(spec)
+    known = [run for run in store.runs() if digest({k: v for k, v in run.spec.items() if k not in START}) == wanted]
     current = store.champion(task.name)
     if current is None:
         store.set_champion(task.name, task.baseline, "baseline")
-    champion = task.baseline if current is None else store.policy(current)
-    spec["champion"] = champion.id
-    name = digest(spec)[:RUN_DIGITS]
-    store.start_run(name, task.name, spec)
-    return name, champion
+        current = task.baseline.id
+    for run in known:
+        if not run.finished or run.spec["champion"] == current:
+            return run
+    name = digest({**spec, "champion": current})[:RUN_DIGITS]
+    store.start_run(name, task.name, {**spec, "champion": current, "ledger": len(store.ledger(task.holdout.digest))})
+    return store.find_run(name)
 
 
 async def _evaluate(

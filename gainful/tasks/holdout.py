@@ -26,10 +26,11 @@ class Holdout:
     of the target], ...] sorted}``, or of ``{"population": name, "fresh": what the cases are drawn from}``.
     """
 
-    __slots__ = ("__draw", "digest", "fresh", "size")
+    __slots__ = ("__draw", "digest", "fresh", "population", "size")
 
     def __init__(self, population: str, cases: Sequence[Case]) -> None:
         held = tuple(sorted(cases, key=lambda case: case.id))
+        self.population = population
         self.size: int | None = len(held)
         self.fresh = False
         self.digest = digest({"population": population, "cases": [[case.id, digest(case.target)] for case in held]})

@@ -1,0 +1,139 @@
+"""Whole runs with the scripted model, a real store and real receipts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from worlds import QUICK, deaf, needs_a_schema, scripted, store_in, sums
+
+import gainful
+from gainful.core import CheckError, JsonObject, ModelError
+from gainful.loop.events import Decided, Looked, Opened, Started, Unconfirmed
+from gainful.loop.replay import replay
+from gainful.loop.verify import verify
+from gainful.store import SQLiteStore
+
+
+@pytest.fixture(autouse=True)
+def _own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+def test_a_real_improvement_is_found_confirmed_and_promoted(tmp_path: Path) -> None:
+    result = gainful.improve(sums(), scripted(), store_in(tmp_path), QUICK)
+
+    decided = next(e for e in result.events if isinstance(e, Decided))
+    assert result.finished.promoted
+    assert decided.before.mean == 0.0
+    assert decided.difference.low > 0.1
+    with SQLiteStore(store_in(tmp_path)) as store:
+        assert store.champion("sums") == result.finished.champion
+        assert store.policy(result.finished.champion).format.shape in ("schema", "arguments")
+
+
+def test_its_receipt_verifies_and_replays_from_the_stored_calls(tmp_path: Path) -> None:
+    result = gainful.improve(sums(), scripted(), store_in(tmp_path), QUICK)
+
+    report = verify(str(result.finished.receipt), None, replay)
+
+    assert report.decision == "promoted"
+    assert [(f.name, f.detail) for f in report.findings if f.verdict != "ok"] == []
+
+
+def test_a_model_that_cannot_be_improved_is_left_alone_and_no_confirmation_is_spent(tmp_path: Path) -> None:
+    result = gainful.improve(sums(), scripted(deaf), store_in(tmp_path), QUICK)
+
+    assert not result.finished.promoted
+    assert isinstance(result.events[-2], Unconfirmed)
+    with SQLiteStore(store_in(tmp_path)) as store:
+        assert store.ledger(sums().holdout.digest) == []
+
+
+def test_what_shines_on_dev_alone_is_not_promoted_and_its_level_is_paid(tmp_path: Path) -> None:
+    task = sums()
+    dev = {str(case.messages[-1]["content"]) for case in task.dev}
+
+    def crams(body: JsonObject, sample: int) -> str:
+        known = body["messages"][-1]["content"] in dev
+        return needs_a_schema(body, sample) if known else "No idea."
+
+    first = gainful.improve(task, scripted(crams), store_in(tmp_path), QUICK)
+    again = gainful.improve(task, scripted(crams), store_in(tmp_path), gainful.Settings(seed=1, halving=QUICK.halving))
+
+    levels = [e.level for r in (first, again) for e in r.events if isinstance(e, Opened)]
+    assert not first.finished.promoted
+    assert not again.finished.promoted
+    assert levels[1] < levels[0]
+    assert verify(str(first.finished.receipt)).holds
+
+
+def test_the_same_call_tells_a_finished_run_again_without_a_model_call(tmp_path: Path) -> None:
+    first = gainful.improve(sums(), scripted(deaf), store_in(tmp_path), QUICK)
+    silent = scripted(deaf)
+
+    again = gainful.improve(sums(), silent, store_in(tmp_path), QUICK)
+
+    assert again == first
+    assert silent.calls == []
+
+
+@pytest.mark.parametrize("broken_at", [0, 1, 7, 23, 60, 110, 140])
+def test_a_run_broken_anywhere_goes_on_to_the_same_records_and_repeats_no_call(tmp_path: Path, broken_at: int) -> None:
+    whole = gainful.improve(sums(), scripted(), tmp_path / "whole" / "s.db", QUICK)
+    made: list[JsonObject] = []
+
+    def breaks(body: JsonObject, sample: int) -> str:
+        if len(made) == broken_at:
+            raise ModelError("the line is dead; wait")
+        made.append(body)
+        return needs_a_schema(body, sample)
+
+    def mended(body: JsonObject, sample: int) -> str:
+        assert body not in made
+        made.append(body)
+        return needs_a_schema(body, sample)
+
+    with pytest.raises(ModelError, match="goes on from here"):
+        gainful.improve(sums(), scripted(breaks), tmp_path / "broken" / "s.db", QUICK)
+    result = gainful.improve(sums(), scripted(mended), tmp_path / "broken" / "s.db", QUICK)
+
+    assert _decisions(result) == _decisions(whole)
+
+
+def _decisions(result: gainful.Result) -> list[object]:
+    """All that was decided; times differ from run to run."""
+    looked = [e for e in result.events if isinstance(e, Looked)]
+    decided = [(e.promoted, e.reason, e.before, e.after, e.difference) for e in result.events if isinstance(e, Decided)]
+    return [result.finished.champion, looked, decided, [type(e) for e in result.events]]
+
+
+def test_a_hold_out_too_small_to_certify_anything_is_said_before_a_call(tmp_path: Path) -> None:
+    result = gainful.improve(sums(cases=12), scripted(), store_in(tmp_path), QUICK)
+
+    assert "too small to certify" in str(next(e for e in result.events if isinstance(e, Started)).obstacle)
+    assert not result.finished.promoted
+
+
+def test_a_check_that_raises_is_named_with_its_case(tmp_path: Path) -> None:
+    task = sums()
+
+    class Broken:
+        name, trusted, needs_target, spec = "broken", True, False, {"kind": "broken"}
+
+        def __call__(self, case: object, answer: object) -> float:
+            raise RuntimeError("out of paper")
+
+    broken = gainful.Task(task.name, task.kind, task.dev, task.holdout, (Broken(),), task.proof, task.baseline, {})
+
+    with pytest.raises(CheckError, match=r"check 'broken' raised RuntimeError on case 'add-\d+': out of paper"):
+        gainful.improve(broken, scripted(), store_in(tmp_path), QUICK)
+
+
+def test_evaluate_scores_the_baseline_by_both_kinds_of_checks(tmp_path: Path) -> None:
+    found = gainful.evaluate(sums(), scripted(deaf), store=store_in(tmp_path))
+
+    assert found.proof is not None
+    assert found.score.n == len(sums().dev)
+    assert found.score.low < found.score.mean < found.score.high
+    assert found.groups[0].group == "not JSON"
