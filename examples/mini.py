@@ -1,6 +1,6 @@
 """The whole idea of Gainful in one file that needs nothing but Python.
 
-A model reads receipts and makes mistakes.  It gets better without anybody labelling, retraining or deploying:
+A model reads receipts and makes mistakes.  It gets better, and nobody has to decide whether it did:
 
 1. checks that need no answer key find its errors on *dev* questions;
 2. a learner proposes other instructions, and a race on dev picks the most promising: search is free;
