@@ -71,7 +71,7 @@ def _call_in(text: str, case: Case, form: Format) -> JsonObject | None:
         if form.shape == "arguments" and len(names) == 1:
             return {"name": names[0], "arguments": value.get("arguments") if form.think else value}
         outer = value.get("call", value)
-        for call in (outer, outer.get("function") if isinstance(outer, dict) else None):
+        for call in (outer.get("function") if isinstance(outer, dict) else None, outer):
             if not isinstance(call, dict):
                 continue
             arguments = call.get("arguments", call.get("parameters"))
