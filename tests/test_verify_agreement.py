@@ -42,9 +42,12 @@ def same_looks(found: list[Any], told: tuple[Any, ...], size: int) -> None:
             assert (mine.power < verify.FUTILE) == (gate.decision == "stop")
 
 
-@pytest.mark.parametrize("seed", range(4))
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_both_sign_tests_see_the_same_looks(seed: int) -> None:
-    """1,000 games in all."""
+    """3,000 games in all."""
     rng = random.Random(seed)
     for _ in range(250):
         size, level = rng.randint(1, 60), rng.choice(LEVELS)
@@ -64,9 +67,9 @@ def test_both_sign_tests_agree_on_a_large_hold_out() -> None:
     same_looks(found, test.judge(differences).looks, 800)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_both_e_processes_see_the_same_looks(seed: int) -> None:
-    """400 sequences in all."""
+    """1,200 sequences in all."""
     rng = random.Random(seed)
     for _ in range(100):
         size, level, margin = rng.randint(1, 60), rng.choice(LEVELS), rng.choice((0.0, 0.1, -0.25))
@@ -169,19 +172,19 @@ class Calls:
 def test_both_answer_keys_agree_on_any_call() -> None:
     calls = Calls(seed=1)
     scores = [
-        agree(AnswerKey(), target, value, tools=tools) for target, value, tools in (calls.draw() for _ in range(2000))
+        agree(AnswerKey(), target, value, tools=tools) for target, value, tools in (calls.draw() for _ in range(1000))
     ]
 
-    assert 200 < scores.count(1.0) < 1800  # neither verdict is rare
+    assert 100 < scores.count(1.0) < 900  # neither verdict is rare
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(target=TEXTS | st.lists(TEXTS, max_size=3), value=LEAVES, case=st.booleans(), space=st.booleans())
 def test_both_exact_checks_agree(target: Any, value: Any, case: bool, space: bool) -> None:
     agree(Exact(ignore_case=case, ignore_space=space), target, value)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(target=NUMBERS, value=LEAVES, tolerance=st.sampled_from([0.0, 0.1, 0.2, 2.0]))
 def test_both_number_checks_agree(target: Any, value: Any, tolerance: float) -> None:
     agree(Number(tolerance), target, value)
@@ -207,7 +210,7 @@ def test_a_pattern_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         verify._regex({"pattern": "(a+)+$", "search": False}, [({}, {"text": "a" * 40 + "b"})])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     st.recursive(
         LEAVES | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),

@@ -380,7 +380,8 @@ def _check_claim(receipt: _Receipt) -> str:
     _require(claim["decision"] in ("promoted", "not promoted"), "the decision is neither promoted nor not promoted")
     _require(_same(receipt.environment["model"], registered["model"]), "it ran with another model than registered")
     sentences = claim["not_claimed"]
-    _require(bool(sentences) and all(type(s) is str and s for s in sentences), "what is not claimed is not said")
+    said = isinstance(sentences, list) and bool(sentences) and all(isinstance(s, str) and s for s in sentences)
+    _require(said, "what is not claimed is not said")
     return "the claim repeats the registration and says what is not claimed"
 
 
