@@ -56,7 +56,7 @@ def from_spec(spec: JsonObject, folder: Path | None = None) -> Check:
     kind or setting, suggesting the nearest known one, and for a value that does not fit.
     """
     kind = spec.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise TaskError(f"check kind {kind!r} is not known; {_instead(str(kind), KINDS)}")
     check = KINDS[kind]
     settings = {name: value for name, value in spec.items() if name != "kind"}
