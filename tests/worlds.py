@@ -9,8 +9,7 @@ from pathlib import Path
 from gainful.checks import AnswerKey, Grounding, ToolCall
 from gainful.core import Case, Format, JsonObject, Policy
 from gainful.core import ToolCall as ToolCallAnswer
-from gainful.loop.race import Halving
-from gainful.loop.run import Settings
+from gainful.loop.run import Halving, Settings
 from gainful.models import ScriptedModel
 from gainful.tasks import Task, divide, make_task
 

@@ -11,24 +11,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from gainful.core import Attempt, Case, Evidence, Policy, Usage, judge, lowest
-from gainful.engine.local import Engine
 from gainful.gate import mean_interval, proportion_interval
 from gainful.loop.events import ErrorGroup, Example, Interval
-from gainful.tasks.task import Task
+from gainful.loop.run import Run
 
 EXAMPLES = 3  # shown of each error group
 EXAMPLE_CHARACTERS = 300  # of a question or an answer in an example
 
 
 class Board:
-    """Attempts by policy on the dev cases of *task*, shuffled once by *seed*."""
+    """Attempts by policy on the dev cases of the run's task, shuffled once by its seed."""
 
-    def __init__(self, engine: Engine, task: Task, seed: int):
-        self._engine = engine
-        self._task = task
-        self._seed = seed
+    def __init__(self, run: Run):
+        self._run = run
+        self._task = run.task
+        self._seed = seed = run.settings.seed
         self._attempts: dict[str, list[Attempt]] = {}
-        self.cases = tuple(sorted(task.dev, key=lambda c: hashlib.sha256(f"{seed} {c.id}".encode()).digest()))
+        self.cases = tuple(sorted(run.task.dev, key=lambda c: hashlib.sha256(f"{seed} {c.id}".encode()).digest()))
 
     @property
     def usage(self) -> Usage:
@@ -38,7 +37,7 @@ class Board:
     async def fill(self, policy: Policy, n: int, tick: Callable[[], None]) -> list[Attempt]:
         """Return the attempts of *policy* on the first *n* cases, answering those that are missing."""
         attempts = self._attempts.setdefault(policy.id, [])
-        async for attempt in self._engine.attempts(policy, self.cases[len(attempts) : n], self._task.checks):
+        async for attempt in self._run.attempts(policy, self.cases[len(attempts) : n], self._task.checks):
             attempts.append(attempt)
             tick()
         return attempts[:n]

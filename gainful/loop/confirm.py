@@ -254,8 +254,8 @@ class _Arms:
         """Bring both arms to *n* cases, side by side, so that whatever drifts meets both."""
         start, progress = len(self.before), self._run.journal.progress
         cases, proof = self.cases[start:n], self._run.task.proof
-        champion = self._run.engine.attempts(self._run.champion, cases, proof)
-        challenger = self._run.engine.attempts(self._challenger, cases, proof)
+        champion = self._run.attempts(self._run.champion, cases, proof)
+        challenger = self._run.attempts(self._challenger, cases, proof)
         async with contextlib.aclosing(champion), contextlib.aclosing(challenger):
             for done in range(len(cases)):
                 before, after = await asyncio.gather(anext(champion), anext(challenger))

@@ -34,7 +34,7 @@ QUOTED_GAINS = (20, 10, 5, 2)  # points, for which the power statement says how 
 async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
     """Run to the end and return its last record."""
     hopeless = _start(run)
-    board = Board(run.engine, run.task, run.settings.seed)
+    board = Board(run)
     search = Search(run, board, learners)
     head = await search.run()
     gain = paired(board, head, run.champion)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from gainful.core import canonical
-from gainful.loop.events import Event, Progress
+from gainful.loop.events import Event, Finished, Progress
 from gainful.store import Store
 
 Watcher = Callable[[Event | Progress], None]
@@ -28,7 +28,8 @@ class Journal:
 
     def write(self, event: Event) -> None:
         """Commit *event* as the run's next record."""
-        self._store.append_event(self.run, self._written, canonical(event))
+        last = isinstance(event, Finished)
+        self._store.append_event(self.run, self._written, canonical(event), last=last)
         self._written += 1
         for watch in self._watchers:
             watch(event)

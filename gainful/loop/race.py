@@ -15,13 +15,7 @@ from gainful.core import Policy, Proposal, Usage, Value
 from gainful.loop.board import Board, difference
 from gainful.loop.events import Proposed, Rung, Standing
 from gainful.loop.journal import Journal
-
-
-class Halving(Value, frozen=True):
-    """``rungs``: how many dev cases have been answered at each step.  ``keep``: the share that races on."""
-
-    rungs: tuple[int, ...] = (8, 20, 48)
-    keep: float = 0.4
+from gainful.loop.run import Halving
 
 
 class Runner(Value, frozen=True):

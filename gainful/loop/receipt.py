@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 import shutil
@@ -168,6 +169,7 @@ def _files(c: Confirmation) -> Iterator[tuple[str, Iterable[Any]]]:
 def claim(confirmation: Confirmation) -> JsonObject:
     """Return claim.json: what is claimed, on what grounds, and what is not claimed."""
     registered, decided = confirmation.registration, confirmation.decided
+    scores = [paired_scores(b, a) for b, a in zip(confirmation.before, confirmation.after, strict=True)]
     return {
         "format": FORMAT,
         "null_hypothesis": NULL_HYPOTHESIS,
@@ -180,8 +182,8 @@ def claim(confirmation: Confirmation) -> JsonObject:
         "reason": decided.reason,
         "n": decided.n,
         "looked": [msgspec.structs.asdict(look) for look in confirmation.looks],
-        "before": decided.before.mean,
-        "after": decided.after.mean,
+        "before": math.fsum(before for before, _ in scores) / decided.n,
+        "after": math.fsum(after for _, after in scores) / decided.n,
         "difference": msgspec.structs.asdict(decided.difference),
         "not_claimed": NOT_CLAIMED,
     }
@@ -234,12 +236,18 @@ def environment(model: JsonObject) -> JsonObject:
     }
 
 
+def paired_scores(before: Attempt, after: Attempt) -> tuple[float, float]:
+    """Return the champion's and the challenger's score; one that no check could give speaks against the challenger."""
+    return 1.0 if before.score is None else before.score, 0.0 if after.score is None else after.score
+
+
 def _pair(case: Case, before: Attempt, after: Attempt) -> JsonObject:
+    champion, challenger = paired_scores(before, after)
     return {
         "case": case.id,
         "target": case.target,
-        "champion": before.score,
-        "challenger": after.score,
+        "champion": champion,
+        "challenger": challenger,
         "champion_output": digest(before.answer),
         "challenger_output": digest(after.answer),
     }
@@ -269,10 +277,6 @@ def _require_consistent(c: Confirmation) -> None:
     for attempt in (*c.before, *c.after):
         if attempt.case not in opened:
             raise ReceiptError(f"case {attempt.case[:12]!r} was not opened; pass every opened case as holdout")
-        if attempt.score is None:
-            raise ReceiptError(
-                f"case {attempt.case[:12]!r} has an unknown score; missing evidence proves nothing, score it"
-            )
 
 
 # --- writing --------------------------------------------------------------------------------------------

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gainful.core import Model, Policy, Value
+from gainful.core import Attempt, Case, Check, Model, Policy, Value
 from gainful.engine.local import Engine
+from gainful.loop.attempts import kept_attempts
 from gainful.loop.journal import Journal
-from gainful.loop.race import Halving
 from gainful.store import Store
 from gainful.tasks.task import Task
+
+
+class Halving(Value, frozen=True):
+    """``rungs``: how many dev cases have been answered at each step of a race.  ``keep``: the share that races on."""
+
+    rungs: tuple[int, ...] = (8, 20, 40)
+    keep: float = 0.4
 
 
 class Settings(Value, frozen=True):
@@ -55,3 +63,7 @@ class Run:
         """The engine for this task: strategies may consult the checks that read no answer key."""
         consult = tuple(check for check in self.task.checks if not check.needs_target)
         return Engine(model=self.model, kind=self.task.kind, consult=consult)
+
+    def attempts(self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check]) -> AsyncGenerator[Attempt, None]:
+        """Yield one attempt a case, in order, storing them."""
+        return kept_attempts(self.store, self.task.name, self.engine, policy, cases, checks)

@@ -19,6 +19,7 @@ from gainful.core import Attempt, JsonObject, Learner, Model, ModelError, Policy
 from gainful.engine.local import Engine
 from gainful.learners import LEARNERS
 from gainful.loop import improve as improving
+from gainful.loop.attempts import kept_attempts
 from gainful.loop.board import error_groups, score
 from gainful.loop.events import ErrorGroup, Event, Finished, Interval
 from gainful.loop.journal import Journal, Watcher, read_events
@@ -110,6 +111,8 @@ async def _improve(
     async with _opened(model, place) as (store, memo, model_spec):
         with store.lock_run(task.name):
             found = _find(store, task, memo, model_spec, settings)
+            if found.finished:
+                return _told(found.run, read_events(store, found.run), watchers)
             run = Run(
                 task=task,
                 champion=store.policy(found.spec["champion"]),
@@ -122,8 +125,18 @@ async def _improve(
                 receipts=place.parent / "receipts",
                 signing_key=data_folder() / "signing-key.pem",
             )
-            finished = await improving.improve(run, learners)
-        return Result(run=found.run, finished=finished, events=tuple(read_events(store, found.run)))
+            await improving.improve(run, learners)
+        return _told(found.run, read_events(store, found.run))
+
+
+def _told(run: str, events: Sequence[Event], watchers: Sequence[Watcher] = ()) -> Result:
+    """Return a finished run as its records tell it, telling *watchers* again."""
+    for event in events:
+        for watch in watchers:
+            watch(event)
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    return Result(run=run, finished=finished, events=tuple(events))
 
 
 def _find(store: Store, task: Task, memo: MemoModel, model_spec: str, settings: Settings) -> StoredRun:
@@ -166,7 +179,7 @@ async def _evaluate(
         engine = Engine(memo, task.kind, tuple(check for check in task.checks if not check.needs_target))
         attempts: list[Attempt] = []
         proven: list[Attempt] = []
-        async for attempt in engine.attempts(policy, chosen, task.checks):
+        async for attempt in kept_attempts(store, task.name, engine, policy, chosen, task.checks):
             case = chosen[len(attempts)]
             attempts.append(attempt)
             if case.target is not None:

@@ -57,6 +57,7 @@ PAIRS = 10_000  # the exact test takes time in the square of the cases on which 
 ZETA = Decimal("3.931949211809544226974907510589")  # the sum of i^-1.3 over all i, rounded up
 LOOKS_PERCENT = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 FUTILE = 0.1
+UNKNOWN = {"champion": 1.0, "challenger": 0.0}  # missing evidence speaks against the challenger
 STAKES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 
 
@@ -534,7 +535,8 @@ def _check_scores(receipt: _Receipt) -> str:
             known = [score for score in scores if score is not None]
             _require(len(scores) == len(checks), f"{where}: {len(scores)} verdicts of {len(checks)} registered checks")
             _require(all(_is_number(s) and 0 <= s <= 1 for s in known), f"{where}: a score is outside [0, 1]")
-            _require(bool(known) and min(known) == pair[arm], f"{where}: the score is not the lowest verdict's")
+            lowest = min(known, default=UNKNOWN[arm])
+            _require(_same(pair[arm], lowest), f"{where}: the score is {lowest}, that of the lowest verdict")
             answers.append((case, output["answer"]))
             stored.append(scores)
     unknown = sorted({spec["kind"] for spec in checks} - RESCORED.keys())
