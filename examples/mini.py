@@ -1,6 +1,6 @@
 """The whole idea of Gainful in one file that needs nothing but Python.
 
-A model reads receipts and makes mistakes.  It gets better, and nobody has to decide whether it did:
+A model reads bills and makes mistakes.  It gets better, and nobody has to decide whether it did:
 
 1. checks that need no answer key find its errors on *dev* questions;
 2. a learner proposes other instructions, and a race on dev picks the most promising: search is free;
@@ -35,8 +35,8 @@ class Case:
     target: str
 
 
-def receipt(luck: random.Random, *, euro_first: bool = True) -> Case:
-    """Draw a receipt from the population that the claims are about."""
+def bill(luck: random.Random, *, euro_first: bool = True) -> Case:
+    """Draw a bill from the population that the claims are about."""
     count, price = luck.randint(2, 9), luck.randint(10, 80)
     note = price + luck.randint(1, 20)
     who, what = luck.choice(["Ana", "Ben", "Chi", "Dee"]), luck.choice(["lamps", "books", "chairs", "pens"])
@@ -201,22 +201,22 @@ def watch(champion: Policy, former: Policy, traffic: Iterable[Case]) -> tuple[bo
 def main(seed: int = 0, say: Callable[[str], None] = print) -> Policy:
     """Tell the story and return the policy that is in service at its end."""
     luck = random.Random(seed)
-    dev = [receipt(luck).question for _ in range(100)]  # without targets: learning cannot read what is not there
-    holdout = [receipt(luck) for _ in range(400)]
+    dev = [bill(luck).question for _ in range(100)]  # without targets: learning cannot read what is not there
+    holdout = [bill(luck) for _ in range(400)]
 
     champions = improve(dev, holdout, say)
-    fresh = [receipt(luck) for _ in range(1000)]  # the hold-out chose the champion, so it flatters it
+    fresh = [bill(luck) for _ in range(1000)]  # the hold-out chose the champion, so it flatters it
     before, after = (
         sum(model(p, case.question) == case.target for case in fresh) for p in (champions[0], champions[-1])
     )
-    say(f"result  {before / 1000:.1%} -> {after / 1000:.1%} right on 1,000 fresh receipts")
+    say(f"result  {before / 1000:.1%} -> {after / 1000:.1%} right on 1,000 fresh bills")
     say(f"        in service: {' '.join(champions[-1])}")
 
     champion, former = champions[-1], champions[-2:][0]
-    alarm, seen = watch(champion, former, (receipt(luck) for _ in range(300)))
-    say(f"watch   {seen} receipts of the same kind: {'rolled back' if alarm else 'the champion stays'}")
-    alarm, seen = watch(champion, former, (receipt(luck, euro_first=False) for _ in range(300)))
-    say(f"watch   the receipts now read '41 EUR': {'rolled back' if alarm else 'no alarm'} after {seen} of them")
+    alarm, seen = watch(champion, former, (bill(luck) for _ in range(300)))
+    say(f"watch   {seen} bills of the same kind: {'rolled back' if alarm else 'the champion stays'}")
+    alarm, seen = watch(champion, former, (bill(luck, euro_first=False) for _ in range(300)))
+    say(f"watch   the bills now read '41 EUR': {'rolled back' if alarm else 'no alarm'} after {seen} of them")
     return former if alarm else champion
 
 

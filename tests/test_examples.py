@@ -61,8 +61,8 @@ def test_what_looks_right_on_dev_and_is_wrong_is_never_promoted(mini: ModuleType
     """The largest amount after a euro sign is the note, not the price; no check on dev can tell."""
     for seed in range(10):
         luck = random.Random(seed)
-        dev = [mini.receipt(luck).question for _ in range(100)]
-        holdout = [mini.receipt(luck) for _ in range(400)]
+        dev = [mini.bill(luck).question for _ in range(100)]
+        holdout = [mini.bill(luck) for _ in range(400)]
 
         champions = mini.improve(dev, holdout, lambda line: None)
 
@@ -71,7 +71,7 @@ def test_what_looks_right_on_dev_and_is_wrong_is_never_promoted(mini: ModuleType
 
 
 def test_the_learning_side_finds_errors_without_an_answer_key(mini: ModuleType) -> None:
-    question = mini.receipt(random.Random(5)).question
+    question = mini.bill(random.Random(5)).question
 
     amount = question.split("€")[1].split()[0]
 
@@ -148,7 +148,7 @@ def test_a_champion_that_stays_as_good_is_rarely_rolled_back(mini: ModuleType) -
     alarms = 0
     for seed in range(40):
         luck = random.Random(seed)
-        alarm, _ = mini.watch((mini.BARE, mini.COPY), (mini.BARE,), (mini.receipt(luck) for _ in range(100)))
+        alarm, _ = mini.watch((mini.BARE, mini.COPY), (mini.BARE,), (mini.bill(luck) for _ in range(100)))
         alarms += alarm
 
     assert alarms == 0
