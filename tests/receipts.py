@@ -15,7 +15,7 @@ from gainful.core import Answer, Attempt, Case, Check, Format, JsonObject, Polic
 from gainful.gate import Budget, EProcess, SignTest, lower_bound
 from gainful.loop.events import Decided, Interval, Looked
 from gainful.loop.order import evaluation_order, order_seed
-from gainful.loop.receipt import Call, Confirmation, Registration, write_receipt
+from gainful.loop.receipt import Call, Confirmation, Registration, paired_scores, write_receipt
 from gainful.store import LedgerEntry, SQLiteStore
 from gainful.tasks import Holdout
 
@@ -112,7 +112,8 @@ def confirmation(
     arms = [
         [attempt(case, p, say(case), checks) for case in order] for p, say in ((CHAMPION, before), (CHALLENGER, after))
     ]
-    differences = [float(a.score or 0) - float(b.score or 0) for b, a in zip(*arms, strict=True)]
+    scores = [paired_scores(b, a) for b, a in zip(*arms, strict=True)]
+    differences = [challenger - champion for champion, challenger in scores]
     judgement = test.judge(differences)
     n = judgement.looks[-1].n
     decided = _decided(differences[:n], arms[0][:n], arms[1][:n], judgement.decision == "promote", test)

@@ -171,12 +171,13 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path, part: dic
     assert not (tmp_path / "r").exists()
 
 
-def test_an_unknown_score_is_refused(tmp_path: Path) -> None:
-    made = confirmation(tmp_path)
-    unknown = [msgspec.structs.replace(made.before[0], score=None), *made.before[1:]]
+def test_a_score_that_no_check_could_give_speaks_against_the_challenger(tmp_path: Path) -> None:
+    cases = [*CASES[:20], *(msgspec.structs.replace(case, target=None) for case in CASES[20:])]
+    folder = receipt(tmp_path, before=lambda _: "no", after=lambda case: f"City {case.name}", cases=cases)
 
-    with pytest.raises(ReceiptError, match="unknown score"):
-        write_receipt(tmp_path / "r", dataclasses.replace(made, before=unknown), KEY)
+    pairs = [json.loads(line) for line in (folder / "pairs.jsonl").read_bytes().splitlines()]
+    assert {(pair["champion"], pair["challenger"]) for pair in pairs if pair["target"] is None} == {(1, 0)}
+    assert verify.verify(folder).holds
 
 
 # --- the small parts -------------------------------------------------------------------------------------
