@@ -75,7 +75,7 @@ def test_the_boundary_is_one_over_the_level() -> None:
 
 
 def test_evidence_stays_a_finite_number_however_long_the_row_of_wins() -> None:
-    look = EProcess(5000, 1e-300).judge([1.0] * 2500).looks[-1]
+    look = EProcess(5000, 1e-290).judge([1.0] * 2500).looks[-1]
 
     assert look.decision == "promote"
     assert math.isfinite(look.statistic)

@@ -24,7 +24,7 @@ from gainful.gate.level import exact
 from gainful.gate.power import FUTILE, conditional_power, outlook
 
 STAKES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)  # best for gains from about 1 to 30 points at the usual discordance
-LARGEST_LOG = 709.0  # exp of it is a float still, so that evidence is always a finite number in a receipt
+LARGEST_LOG = 690.0  # exp of it is a float still, so that evidence is always a finite number in a receipt
 PRIOR = 10  # pseudo-wins and pseudo-losses of the Beta mixture: bets on a share of wins near 1/2 to 3/4
 
 
