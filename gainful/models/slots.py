@@ -41,17 +41,23 @@ class Slots:
 
     @asynccontextmanager
     async def slot(self, body: JsonObject) -> AsyncIterator[int]:
-        """Wait for an idle slot, and give the number of the one that holds most of *body*'s prompt, stem included."""
+        """Wait for an idle slot, put the stem of *body* into it, and give its number.
+
+        It is the slot that holds most of the prompt where one holds half of it, else the one idle longest.
+        """
         prompt, stem = prompt_text(body), stem_text(body)
         async with self._free:
-            slot = max(self._idle, key=lambda idle: common(self._idle[idle], prompt))
+            shared, slot = max((common(held, prompt), -slot) for slot, held in self._idle.items())
+            slot = -slot if 2 * shared >= len(prompt) else next(iter(self._idle))
             held = self._idle.pop(slot)
+            left = ""  # what a call that broke off leaves behind is unknown
             try:
                 if len(stem) >= SHORTEST and not held.startswith(stem):
                     await self._fill(slot, body, stem)
                 yield slot
+                left = prompt
             finally:
-                self._idle[slot] = prompt
+                self._idle[slot] = left
 
     async def _fill(self, slot: int, body: JsonObject, stem: str) -> None:
         """Put the stem into *slot*: from its file, or by computing it when we are the first to need it."""

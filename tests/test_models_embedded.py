@@ -1,0 +1,194 @@
+"""The real model in this process: SmolLM2-135M-Instruct through llama.cpp."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gainful.core import JsonObject, ModelNotFound, Reply, RequestRefused
+from gainful.models import SMOLLM2, EmbeddedModel, OpenAIModel, wheel_file
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+BODY: JsonObject = {"messages": [{"role": "user", "content": "Name a fruit."}], "max_tokens": 24, "temperature": 0}
+FRUIT = {
+    "type": "object",
+    "properties": {"fruit": {"type": "string", "maxLength": 12}, "ripe": {"type": "boolean"}},
+    "required": ["fruit", "ripe"],
+}
+RULES = "You answer in one word, and you never explain what you have answered. " * 8
+
+
+@pytest.fixture(scope="module")
+def gguf() -> Path:
+    return wheel_file(**SMOLLM2)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def model(gguf: Path) -> AsyncIterator[EmbeddedModel]:
+    embedded = EmbeddedModel(gguf)
+    yield embedded
+    await embedded.close()
+
+
+def schema(value: JsonObject) -> JsonObject:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": value}}}
+
+
+def timings(reply: Reply) -> Any:
+    return reply.body["timings"]
+
+
+async def test_a_schema_is_kept_without_white_space(model: EmbeddedModel) -> None:
+    text = (await model.complete({**BODY, **schema(FRUIT)})).message["content"]
+
+    assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
+    assert set(json.loads(text)) == {"fruit", "ripe"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "nonsense"},
+        {"type": "string", "pattern": "^a(?=b)"},
+        {"type": "string", "minLength": 9, "maxLength": 5},
+    ],
+)
+async def test_a_schema_that_cannot_be_kept_is_refused_rather_than_ignored(
+    model: EmbeddedModel, value: JsonObject
+) -> None:
+    with pytest.raises(RequestRefused, match="cannot keep to this JSON schema"):
+        await model.complete({**BODY, **schema(value)})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"messages": [{"role": "user", "content": "word " * 3000}]}, r"exceeds the available context size \(2048"),
+        ({"messages": "hello"}, "Expected 'messages' to be an array"),
+        ({"messages": None}, "messages"),
+        ({"n": 9}, "Field 'n'"),
+        ({"grammar": "root ::= missing"}, "failed to parse grammar"),
+    ],
+)
+async def test_a_request_the_engine_will_not_take_is_refused_in_its_words(
+    model: EmbeddedModel, change: JsonObject, sentence: str
+) -> None:
+    with pytest.raises(RequestRefused, match=sentence):
+        await model.complete({**BODY, **change})
+
+
+async def test_log_probabilities_come_with_the_tokens(model: EmbeddedModel) -> None:
+    reply = await model.complete({**BODY, "max_tokens": 2, "logprobs": True, "top_logprobs": 3})
+    tokens = reply.body["choices"][0]["logprobs"]["content"]
+
+    assert len(tokens) == 2
+    assert all(len(t["top_logprobs"]) == 3 and t["logprob"] <= 0.0 for t in tokens)
+
+
+async def test_several_choices_come_for_one_request(model: EmbeddedModel) -> None:
+    reply = await model.complete({**BODY, "n": 3, "temperature": 1.0, "seed": 1, "max_tokens": 4})
+
+    assert [choice["index"] for choice in reply.body["choices"]] == [0, 1, 2]
+
+
+async def test_no_path_of_this_machine_is_in_a_reply(model: EmbeddedModel, gguf: Path) -> None:
+    reply = await model.complete({**BODY, "max_tokens": 1})
+
+    assert str(gguf.parent) not in json.dumps(reply.body)
+
+
+async def test_calls_at_once_compute_their_common_beginning_once(model: EmbeddedModel) -> None:
+    system = {"role": "system", "content": RULES}
+    bodies = [{"messages": [system, {"role": "user", "content": f"Case {n}"}], "max_tokens": 1} for n in range(8)]
+    replies = await asyncio.gather(*map(model.complete, bodies))
+
+    assert all(timings(r)["cache_n"] > 100 for r in replies)
+    assert all(timings(r)["prompt_n"] < 20 for r in replies)
+
+
+async def test_a_restored_beginning_gives_the_answer_of_a_computed_one(gguf: Path) -> None:
+    system = {"role": "system", "content": RULES}
+    ask = {"messages": [system, {"role": "user", "content": "What is the capital of France?"}], "max_tokens": 1}
+    ask |= {"logprobs": True, "top_logprobs": 1, "temperature": 0}
+    shared = EmbeddedModel(gguf, slots=2)
+    both = await asyncio.gather(shared.complete(ask), shared.complete(ask))
+    await shared.close()
+    alone = EmbeddedModel(gguf, slots=1)
+    await alone.complete({**BODY, "max_tokens": 1})
+    first = await alone.complete(ask)
+    await alone.close()
+    chosen = [reply.body["choices"][0]["logprobs"]["content"][0] for reply in (*both, first)]
+
+    assert len({token["token"] for token in chosen}) == 1
+    assert max(t["logprob"] for t in chosen) - min(t["logprob"] for t in chosen) < 0.05  # batches round differently
+
+
+async def test_cancelled_calls_stop_being_computed(model: EmbeddedModel) -> None:
+    endless = {**BODY, "max_tokens": 1900, "ignore_eos": True}
+    running = [asyncio.create_task(model.complete(endless)) for _ in range(model.concurrency)]
+    await asyncio.sleep(1)
+    for task in running:
+        task.cancel()
+
+    # Every slot was taken: without cancellation this would wait for thousands of tokens.
+    await asyncio.wait_for(model.complete({**BODY, "max_tokens": 1}), 30)
+
+
+async def test_the_openai_client_and_the_embedded_model_read_one_protocol(model: EmbeddedModel, gguf: Path) -> None:
+    import xllamacpp
+
+    await model.complete({**BODY, "max_tokens": 1})  # llama.cpp is loaded with its threads told not to spin
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.verbosity, params.api_keys = str(gguf), 2048, -1, ["secret"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    server = xllamacpp.Server(params)
+    client = OpenAIModel("any", f"{server.listening_address}/v1", "secret")
+    reply = await client.complete({**BODY, "max_tokens": 2, "logprobs": True})
+    with pytest.raises(RequestRefused, match="exceeds the available context size"):
+        await client.complete({"messages": [{"role": "user", "content": "word " * 3000}]})
+    await client.close()
+
+    assert reply.usage.completion_tokens == 2
+    assert len(reply.body["choices"][0]["logprobs"]["content"]) == 2
+
+
+async def test_a_damaged_file_is_told_when_it_is_loaded(gguf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.gguf"
+    with gguf.open("rb") as whole:
+        path.write_bytes(whole.read(5_000_000))
+    damaged = EmbeddedModel(path)
+    for _ in range(2):
+        with pytest.raises(ModelNotFound, match=r"damaged\.gguf cannot be loaded: it is damaged"):
+            await damaged.complete(BODY)
+    await damaged.close()
+
+
+def test_ctrl_c_ends_the_process_at_once_and_quietly(gguf: Path) -> None:
+    """Eight endless answers under way, nothing closed: the interpreter still ends, and with its own status."""
+    code = f"""
+import asyncio, os, signal
+from gainful.models import EmbeddedModel
+model = EmbeddedModel({str(gguf)!r})
+body = {{"messages": [{{"role": "user", "content": "hi"}}], "max_tokens": 1900, "ignore_eos": True}}
+async def main():
+    await model.complete({{**body, "max_tokens": 1}})
+    asyncio.get_running_loop().call_later(0.5, os.kill, os.getpid(), signal.SIGINT)
+    try:
+        await asyncio.gather(*(model.complete(body) for _ in range(8)))
+    finally:
+        await model.close()
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    raise SystemExit(3)
+"""
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, "", "")
