@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gainful.core import Answer, Attempt, Case, Demo, Policy, StoreError, Usage, Verdict, Vote, canonical, digest
-from gainful.store import SQLiteStore, Store, verify_chain
+from gainful.store import LedgerEntry, SQLiteStore, Store, verify_chain
 
 Opener = Callable[[], Store]
 
@@ -250,6 +250,18 @@ def test_a_chain_with_a_line_changed_dropped_moved_or_repeated_is_refused(store:
     ]:
         with pytest.raises(StoreError, match=f"ledger 'hold-out' is broken at line {broken_at}:"):
             verify_chain("hold-out", chain)
+
+
+def test_a_line_that_is_whole_in_itself_but_not_a_link_of_this_chain_is_refused() -> None:
+    def line(seq: int, previous: str) -> LedgerEntry:
+        own = digest({"key": "hold-out", "seq": seq, "kind": "opened", "content": {}, "previous": previous})
+        return LedgerEntry("hold-out", seq, "opened", {}, previous, own)
+
+    first = line(0, "0" * 64)
+    for stranger in (line(1, digest("another first line")), line(2, first.hash)):
+        with pytest.raises(StoreError, match="is broken at line 1:"):
+            verify_chain("hold-out", [first, stranger])
+    assert len(verify_chain("hold-out", [first, line(1, first.hash)])) == 2
 
 
 # --- runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 import textwrap
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -100,6 +102,18 @@ def test_an_empty_file_becomes_a_store(path: Path) -> None:
     with SQLiteStore(path) as store:
         assert store.attempt_count() == 0
     assert raw(path, "PRAGMA application_id") == [(APPLICATION_ID,)]
+
+
+@pytest.mark.parametrize(("sync", "synchronous"), [("normal", 1), ("full", 2)])
+def test_a_store_keeps_a_log_checks_references_and_waits_for_the_disk_as_told(
+    path: Path, sync: Literal["normal", "full"], synchronous: int
+) -> None:
+    with SQLiteStore(path, sync=sync) as store:
+        names = ("journal_mode", "foreign_keys", "synchronous")
+        settings = [store._database.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    assert settings == ["wal", 1, synchronous]
+    assert [file.name for file in path.parent.iterdir()] == ["store.db"]  # closed, the log is folded in
 
 
 # --- versions
@@ -207,6 +221,52 @@ def test_the_clock_stamps_lines_and_enters_no_hash(tmp_path: Path) -> None:
 
     assert lines[0] == lines[1]
     assert raw(tmp_path / "5.5.db", "SELECT created_at FROM ledger") == [(5.5,)]
+
+
+# --- locks
+
+
+def test_a_lock_left_by_a_killed_process_is_taken_over_under_our_own_name(path: Path) -> None:
+    with SQLiteStore(path) as store, SQLiteStore(path) as second:
+        store.lock_run("run").release()
+        store.lock_run("run")
+        (left,) = path.parent.glob("*.lock")
+        store.close()
+        left.write_text("4194304000")
+
+        second.lock_run("run")
+        with SQLiteStore(path) as third, pytest.raises(StoreError, match=f"in process {os.getpid()};"):
+            third.lock_run("run")
+
+
+def test_a_lock_file_removed_while_we_waited_for_it_is_not_taken_for_the_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last holder removes its file between our opening it and our locking it; staged, for it is rare."""
+    flock = fcntl.flock
+    removed = []
+
+    def remove_first(file: int, how: int) -> None:
+        if not removed:
+            removed.extend(path.parent.glob("*.lock"))
+            removed[0].unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with SQLiteStore(path) as store, SQLiteStore(path) as second:
+        store.lock_run("run")
+
+        assert removed
+        with pytest.raises(StoreError, match="is under way in process"):
+            second.lock_run("run")
+
+
+def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    with (
+        SQLiteStore(tmp_path / ("s" * 230)) as store,
+        pytest.raises(StoreError, match=r"run 'run' cannot be locked at"),
+    ):
+        store.lock_run("run")
 
 
 # --- faults

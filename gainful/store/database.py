@@ -7,7 +7,6 @@ What the tables mean is left to ``sqlite.py``.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,11 +143,6 @@ def _check_place(path: Path) -> None:
         raise StoreError(
             f"folder {path.parent} cannot be made ({error.strerror}); name another file for the store"
         ) from error
-    for place in (path, path.parent):  # SQLite keeps its log beside the file
-        if place.exists() and not os.access(place, os.W_OK):
-            raise StoreError(
-                f"store {path} cannot be written ({place} is read-only); change its permissions or name another file"
-            )
     if path.exists() and 0 < path.stat().st_size < LEAST_BYTES:
         raise StoreError(f"{path} is not a store; name another file")
 
