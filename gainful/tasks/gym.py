@@ -20,7 +20,7 @@ from gainful.tasks.task import Task
 
 DEV_SIZE = 200  # dev cases where the name gives no ``size``
 BLOCK = 2000  # the most new cases a confirmation can have; each has a block of its own, so that none comes twice
-PATIENCE = 20  # draws a wanted case before a generator counts as exhausted
+PATIENCE = 10  # draws a wanted case before a generator counts as exhausted
 
 
 def load(reference: str) -> Task:
