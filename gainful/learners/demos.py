@@ -25,7 +25,7 @@ class Demos:
     sizes: tuple[int, ...] = (1, 1, 2, 3)
 
     def propose(self, head: Policy, evidence: Evidence) -> Sequence[Proposal]:
-        """Return one proposal a size, of answers that differ in tools or label; none where too few are verified."""
+        """Return one proposal a size, of answers that differ where they can; none where too few are verified."""
         verified = [pair for pair in evidence.verified() if _length(pair) <= MOST_CHARACTERS]
         draw = random.Random(f"{evidence.seed} {head.id}")
         draw.shuffle(verified)
@@ -47,15 +47,14 @@ class Demos:
 
 
 def _spread(verified: Sequence[tuple[Case, Attempt]], size: int, *, balanced: bool) -> list[tuple[Case, Attempt]]:
-    """Take the first *size* pairs that differ from each other in tools, or in label where classes are to balance."""
-    chosen: list[tuple[Case, Attempt]] = []
+    """Take *size* pairs, those first that differ in tools from all before them, or in label where labels matter."""
     seen: set[bytes] = set()
+    fresh, repeated = [], []
     for case, attempt in verified:
         mark = canonical(attempt.answer.value if balanced else [t.get("function", {}).get("name") for t in case.tools])
-        if len(chosen) < size and (mark not in seen or not (balanced or case.tools)):
-            chosen.append((case, attempt))
-            seen.add(mark)
-    return chosen
+        (repeated if mark in seen else fresh).append((case, attempt))
+        seen.add(mark)
+    return (fresh + repeated)[:size]
 
 
 def _length(pair: tuple[Case, Attempt]) -> int:
