@@ -49,7 +49,8 @@ class Demos:
 def _spread(verified: Sequence[tuple[Case, Attempt]], size: int, *, balanced: bool) -> list[tuple[Case, Attempt]]:
     """Take *size* pairs, those first that differ in tools from all before them, or in label where labels matter."""
     seen: set[bytes] = set()
-    fresh, repeated = [], []
+    fresh: list[tuple[Case, Attempt]] = []
+    repeated: list[tuple[Case, Attempt]] = []
     for case, attempt in verified:
         mark = canonical(attempt.answer.value if balanced else [t.get("function", {}).get("name") for t in case.tools])
         (repeated if mark in seen else fresh).append((case, attempt))
