@@ -8,7 +8,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from receipts import KEY, receipt
 
 from gainful.core import canonical, digest
+from gainful.gate import SignTest
 from gainful.loop import verify
 from gainful.loop.receipt import key_id, pre_authentication
 
@@ -265,6 +269,19 @@ LIES: list[tuple[str, str, Callable[[Any], Any], str]] = [
         lambda v: chained(put("0/content/holdout", "0" * 64)(v)),
         "level",
     ),
+    ("the hold-out grew", "ledger.jsonl", lambda v: chained(put("0/content/size", 25)(v)), "level"),
+    (
+        "a failure closes another",
+        "ledger.jsonl",
+        lambda v: chained(put("2/content/registration", "0" * 64)(v)),
+        "level",
+    ),
+    ("no hold-out comes into use", "ledger.jsonl", lambda v: chained(put("0/kind", "begun")(v)), "level"),
+    ("the claim is of another format", "claim.json", put("format", "urn:gainful:receipt:v2"), "claim"),
+    ("the mean difference is raised", "claim.json", put("difference/mean", 0.9), "interval"),
+    ("the bound is said of more cases", "claim.json", put("difference/n", 24), "interval"),
+    ("it went on after a decision", "claim.json", put("looked/7/decision", "continue"), "decision"),
+    ("a look is added", "claim.json", lambda v: v | {"looked": [*v["looked"], v["looked"][-1]]}, "decision"),
     ("it was closed twice", "ledger.jsonl", lambda v: chained([*v, copy.deepcopy(v[-1])]), "ledger"),
     ("it was closed otherwise", "ledger.jsonl", lambda v: chained(put("5/content/n", 3)(v)), "ledger"),
     ("it was opened after it was closed", "ledger.jsonl", lambda v: chained(moved(v, 4, 5)), "ledger"),
@@ -279,6 +296,98 @@ def test_a_signer_who_lies_about_one_thing_is_caught(
     state_again(folder, KEY)
 
     assert finding.split()[0] in outcome(folder, PINNED).split()
+
+
+def reregister(folder: Path, **members: Any) -> None:
+    """Change the registration, and all that follows from it: the claim, the ledger, the signature."""
+    registration, claim, ledger = (read(folder, f) for f in ("registration.json", "claim.json", "ledger.jsonl"))
+    registration |= members
+    for line in ledger[-2:]:
+        line["content"] |= {"registration": digest(registration)}
+    write(folder, "registration.json", registration)
+    write(folder, "claim.json", claim | {name: value for name, value in members.items() if name in claim})
+    write(folder, "ledger.jsonl", chained(ledger))
+    state_again(folder, KEY)
+
+
+@pytest.mark.parametrize(
+    ("members", "finding"),
+    [
+        ({"seed": 1}, "holds"),  # the signer's to say: only a new run can tell
+        ({"population": "other"}, "order"),
+        ({"holdout": "0" * 64}, "order"),
+        ({"holdout_size": 25}, "level"),
+        ({"holdout_size": None}, "level"),
+        ({"size": 25}, "order"),
+        ({"order": "0" * 64}, "order"),
+        ({"champion": "0" * 64}, "policies"),
+        ({"challenger": "0" * 64}, "policies"),
+        ({"looks": [2, 17, 24]}, "decision"),
+        ({"margin": -0.1}, "decision"),
+        ({"test": "e-process"}, "decision"),
+        ({"test": "vote"}, "decision"),
+        ({"level": "0.05"}, "level"),
+        ({"base": "0.5"}, "level"),
+        ({"rank": 1}, "level"),
+        ({"checks": [{"kind": "regex", "pattern": "City 1.*", "search": False}]}, "scores"),
+        ({"checks": [{"kind": "regex", "pattern": "(", "search": False}]}, "scores"),
+        ({"checks": []}, "scores"),
+        ({"model": {"name": "other"}}, "claim"),
+    ],
+)
+def test_a_signer_who_registers_afterwards_is_caught(folder: Path, members: dict[str, Any], finding: str) -> None:
+    reregister(folder, **members)
+
+    assert finding in outcome(folder, PINNED).split()
+
+
+@pytest.mark.parametrize("text", ["5", "0", "-0.1", "NaN", "1e-9999", "0.0_5", "٠.٥", "", "0x1"])
+def test_a_level_that_is_none_is_caught(folder: Path, text: str) -> None:
+    ledger = read(folder, "ledger.jsonl")
+    ledger[0]["content"]["alpha"] = text
+    write(folder, "ledger.jsonl", chained(ledger))
+    state_again(folder, KEY)
+
+    assert outcome(folder) in ("level", "unreadable")
+
+
+def test_a_target_chosen_afterwards_is_caught(folder: Path) -> None:
+    """Case and pair agree, and the check agrees with them; only the hold-out's digest knows better."""
+    cases, pairs = read(folder, "cases.jsonl"), read(folder, "pairs.jsonl")
+    cases[0]["target"] = pairs[0]["target"] = [cases[0]["target"], "no"]
+    write(folder, "cases.jsonl", cases)
+    write(folder, "pairs.jsonl", pairs)
+    state_again(folder, KEY)
+
+    assert outcome(folder) == "order"
+
+
+def test_base64_in_another_spelling_is_caught(folder: Path) -> None:
+    """The last digit of the signature's base64 has bits that decode to nothing."""
+    envelope = read(folder, verify.STATEMENT)
+    signature = envelope["signatures"][0]["sig"]
+    for digit in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/":
+        envelope["signatures"][0]["sig"] = signature[:-3] + digit + "=="
+        write(folder, verify.STATEMENT, envelope)
+
+        assert (outcome(folder) == "holds") == (envelope["signatures"][0]["sig"] == signature)
+
+
+@pytest.mark.parametrize(("outcomes", "decided"), [([-1] * 20, 1), ([1] * 20, 12)])
+def test_going_on_after_a_decision_is_caught(outcomes: list[int], decided: int) -> None:
+    """Twenty losses stop, or twenty wins promote, long before the end; whoever looks again looks for luck."""
+    test = SignTest(20, 0.0127163392268)
+    found = verify._sign_test(outcomes, test.looks, Fraction("0.0127163392268"))
+    told = []
+    for look in found:
+        decision = "continue" if look.n < decided else "promote" if outcomes[0] > 0 else "stop"
+        chance = {"promote": 1.0, "stop": 0.0 if look.n == 20 else look.power, "continue": look.power}[decision]
+        told.append(asdict(look) | {"decision": decision, "conditional_power": chance, "mean_difference": outcomes[0]})
+    claim = {"decision": "promoted" if outcomes[0] > 0 else "not promoted", "n": 20, "looked": told}
+    registration = {"test": "sign", "size": 20, "looks": list(test.looks), "margin": 0.0, "level": "0.0127163392268"}
+
+    with pytest.raises(verify.Failed, match="it went on after a decision"):
+        verify._check_decision(SimpleNamespace(claim=claim, registration=registration, differences=outcomes))
 
 
 # --- any value anywhere ----------------------------------------------------------------------------------
