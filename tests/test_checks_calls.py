@@ -221,6 +221,13 @@ def test_enumerations_and_defaults_need_no_ground(parameter: JsonObject, value: 
     assert group(checks.Grounding(), case("How warm is it?", schema=schema), call(x=value)) == "right"
 
 
+def test_none_of_an_enumeration_is_no_answer_to_a_request() -> None:
+    parameter = {"type": "array", "items": {"enum": ["area", "elevation"]}}
+    schema = {"type": "object", "properties": {"x": parameter}, "required": ["x"]}
+
+    assert group(checks.Grounding(), case("How high is it?", schema=schema), call(x=[])) == "ungrounded value"
+
+
 def test_optional_arguments_need_no_ground() -> None:
     assert group(checks.Grounding(), case("2 nights in Rome"), call(city="Rome", nights=2, price=80)) == "right"
 

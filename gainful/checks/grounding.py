@@ -50,7 +50,8 @@ class Grounding:
 
     Unknown where the answer is no call of one of the case's tools.  Of the call's arguments those that the tool
     requires are looked at, and in them every number and text, however deep in arrays and objects.  Not looked at:
-    booleans, null, values of a parameter with an ``enum``, and values equal to the parameter's ``default``.
+    booleans, null, values of a parameter with an ``enum`` of its own or of its items, and values equal to the
+    parameter's ``default``.  An empty text, array or object is never held.
 
     A number is held where the request has the same number up to its sign, in digits (``1,000``, ``5%`` as 5 or 0.05,
     ``3rd``, ``10k``) or words (``twenty-five``, ``two hundred``, ``half``, a month's name).  A text is held where
@@ -94,7 +95,9 @@ def _looked_at(arguments: JsonObject, schema: JsonObject) -> Iterator[tuple[str,
     for name in schema.get("required") or ():
         parameter = properties.get(name) or {}
         items = parameter.get("items") or {}
-        if name not in arguments or "enum" in parameter or "enum" in items:
+        if name not in arguments or "enum" in parameter:
+            continue
+        if "enum" in items and arguments[name] != []:
             continue
         if "default" in parameter and equals(arguments[name], parameter["default"]):
             continue
