@@ -395,7 +395,16 @@ def test_going_on_after_a_decision_is_caught(outcomes: list[int], decided: int) 
 ODD = (None, True, 0, 1.5, 10**30, "x", "0.05", [], {"a": 1})
 WORDS = (  # for people alone: nothing can check what a signer says in them
     *("claim.json/null_hypothesis", "claim.json/reason", "claim.json/not_claimed/"),
-    *("environment.json/", "/feedback", "/group", "/trusted", "/verdicts/0/check", "/reply", "cases.jsonl/0/name"),
+    *(
+        "environment.json/",
+        "/feedback",
+        "/group",
+        "/trusted",
+        "/verdicts/0/check",
+        "/reply",
+        "cases.jsonl/0/name",
+        "cases.jsonl/16/name",
+    ),
 )
 
 
