@@ -53,6 +53,12 @@ def test_every_verb_in_the_readme_is_one_of_the_command_line() -> None:
     assert verbs <= set(re.findall(r"^\W*([a-z]+)\b", help_text, re.MULTILINE))
 
 
+def test_every_benchmark_has_a_line_in_the_list_of_benchmarks() -> None:
+    listed = (ROOT / "benchmarks" / "README.md").read_text()
+
+    assert [path.name for path in ROOT.glob("benchmarks/*.py") if f"`{path.name}`" not in listed] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     targets = [link.split("#")[0] for link in LINK.findall(document.read_text()) if "://" not in link]
