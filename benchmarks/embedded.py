@@ -76,7 +76,7 @@ def busy_core() -> Iterator[None]:
 
 def race(condition: str, shared_words: int, batches: int) -> Iterable[Figure]:
     """Yield each contestant's speed, and our ratio to each bare server, batch by batch."""
-    rng = random.Random(shared_words)
+    rng, where = random.Random(shared_words), f"{condition}, {shared_words} words in common"
     contestants = [Contestant(*who) for who in (OURS, *BARE[condition])]
     speeds: list[list[float]] = [[] for _ in contestants]
     for contestant in contestants:
@@ -86,9 +86,9 @@ def race(condition: str, shared_words: int, batches: int) -> Iterable[Figure]:
         turns = list(range(len(contestants)))
         for turn in turns[number % len(turns) :] + turns[: number % len(turns)]:
             speeds[turn].append(contestants[turn].speed(bodies))
+            print(f"{contestants[turn].label}; {where}: {speeds[turn][-1]:.1f} tokens/s", file=sys.stderr)
     for contestant in contestants:
         contestant.close()
-    where = f"{condition}, {shared_words} words in common"
     for contestant, speed in zip(contestants, speeds, strict=True):
         yield Figure(f"{contestant.label}; {where}", "speed", "tokens/s", AT_ONCE, tuple(speed))
     for contestant, speed in zip(contestants[1:], speeds[1:], strict=True):
@@ -106,7 +106,7 @@ def interval(ratios: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--batches", type=int, default=6, help="six take about five minutes on two quiet cores")
     chosen = parser.parse_args()
     figures = [figure for shared in (0, 200) for figure in race("alone", shared, chosen.batches)]
     with busy_core():
