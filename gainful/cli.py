@@ -121,10 +121,14 @@ def verify(
 
 
 @app.command()
-def reproduce(receipt: ReceiptArgument, as_json: JsonOption = False) -> None:
+def reproduce(
+    receipt: ReceiptArgument,
+    task: Annotated[str | None, typer.Option("--task", help="Where the receipt's task is, if it is a file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Run both policies of a receipt again and say whether the new result is compatible with its claim."""
     with _terminal(quiet=as_json) as terminal:
-        found = run_again(receipt, lambda done, total: terminal(Progress("both policies again", done, total)))
+        found = run_again(receipt, task, lambda done, total: terminal(Progress("both policies again", done, total)))
     if as_json:
         _print_json(found)
     else:

@@ -159,6 +159,11 @@ def test_answers_of_other_kinds_are_found_or_none(kind: Any, text: str, value: o
     assert extract(kind, says(text), case(3), FREE) == value
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", '"\\ud800"', "[" * 500 + "]" * 500])
+def test_what_json_cannot_carry_is_no_answer(value: str) -> None:
+    assert extract(Json({}), says('{"a": ' + value + "}"), case(3), FREE) is None
+
+
 @given(st.text())
 def test_any_text_can_be_searched_for_json(text: str) -> None:
     for value in json_values(text):

@@ -11,14 +11,38 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gainful.core import AnswerKind, Case, Choice, Format, Json, JsonObject, Number, Text, ToolCall, message_text
+from gainful.core import (
+    AnswerKind,
+    Case,
+    Choice,
+    Format,
+    Json,
+    JsonObject,
+    Number,
+    Text,
+    ToolCall,
+    canonical,
+    message_text,
+)
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?|-?\.\d+")
 MOST_STARTS = 50  # brackets tried as the start of a JSON value; a reply of brackets must not cost a quadratic search
 
 
 def extract(kind: AnswerKind, message: JsonObject, case: Case, form: Format) -> Any:
-    """Return the answer that *message* holds, or ``None``."""
+    """Return the answer that *message* holds, or ``None``.
+
+    What JSON cannot carry to a store and back (NaN, an infinity, half of a surrogate pair) is no answer.
+    """
+    value = _find(kind, message, case, form)
+    try:
+        canonical(value)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def _find(kind: AnswerKind, message: JsonObject, case: Case, form: Format) -> Any:
     text = message_text(message).strip()
     match kind:
         case Text():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import sys
 from functools import cache
 from pathlib import Path
@@ -44,21 +43,20 @@ def named_object(reference: str, folder: Path) -> tuple[Any, str]:
 
 def _file(place: str, folder: Path) -> tuple[ModuleType, str]:
     path = (folder / Path(place).expanduser()).resolve()
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return _run(path, sha256), sha256
+    source = path.read_bytes()
+    return _run(path, source), hashlib.sha256(source).hexdigest()
 
 
 @cache
-def _run(path: Path, sha256: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"gainful_user_{path.stem}_{sha256[:12]}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path.name} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up by its name
+def _run(path: Path, source: bytes) -> ModuleType:
+    """Run the very bytes that were hashed; a cached compilation could be of others."""
+    module = ModuleType(f"gainful_user_{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up by its name
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, path, "exec"), module.__dict__)
     except BaseException:
-        del sys.modules[spec.name]
+        del sys.modules[module.__name__]
         raise
     return module
 

@@ -35,7 +35,7 @@ async def race(
     best: Standing | None = None
     for number, n in enumerate(halving.rungs):
         n = min(n, len(board.cases))
-        standings = await _run_rung(head, racing, n, board, journal, f"round {round}, rung {number + 1}")
+        standings = await _run_rung(head, racing, n, board, journal, f"round {round}, step {number + 1}")
         last = number == len(halving.rungs) - 1 or n == len(board.cases)
         survivors = 1 if last else max(1, math.ceil(len(standings) * halving.keep))
         # A runner that answers like the head and is no better has nothing left to show.

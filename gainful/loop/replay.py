@@ -7,7 +7,7 @@ must be the stored one.  ``reproduce`` runs both arms again and says whether the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,14 +15,14 @@ from typing import TypeVar
 import msgspec
 
 from gainful import checks
-from gainful.core import AnswerKind, Attempt, Case, Check, JsonObject, Model, Policy, ReceiptError, Value, digest
+from gainful.core import AnswerKind, Attempt, Case, Check, JsonObject, Policy, ReceiptError, Refine, Value, digest
 from gainful.engine.local import Engine
 from gainful.gate import interval
 from gainful.loop.events import Interval
-from gainful.loop.receipt import Call, Registration
-from gainful.loop.verify import Failed
+from gainful.loop.receipt import Call, Registration, paired_scores
+from gainful.loop.verify import Failed, Skipped
 from gainful.models import ReplayModel, connect
-from gainful.tasks import load
+from gainful.tasks import Task, load
 
 T = TypeVar("T")
 
@@ -57,12 +57,29 @@ class Receipt:
         """Both policies by the names their outputs go under."""
         return {"champion": self.champion, "challenger": self.challenger}
 
-    def engine(self, model: Model) -> Engine:
-        """Return an engine that answers as the run did, strategies that verify included."""
+    @property
+    def kind(self) -> AnswerKind:
+        """What an answer looks like."""
+        kind: AnswerKind = msgspec.convert(self.registration.kind, AnswerKind)
+        return kind
+
+    def consulted(self) -> tuple[Check, ...]:
+        """Return the checks that strategies asked while they answered, made from the receipt's own words.
+
+        Raises ``Skipped`` where one of them would run what a stranger wrote: a function, or a regular expression.
+        """
+        if not any(isinstance(policy.strategy, Refine) for policy in self.arms.values()):
+            return ()
         specs = self.registration.task.get("checks", ())
-        consult: list[Check] = [checks.from_spec(spec) for spec in specs]
-        kind = msgspec.convert(self.registration.kind, AnswerKind)
-        return Engine(model, kind, tuple(check for check in consult if not check.needs_target))
+        foreign = next((spec["kind"] for spec in specs if spec["kind"] in FOREIGN), None)
+        if foreign:
+            raise Skipped(f"the policies consult a check of kind {foreign!r}, and a receipt's code is never run")
+        made = (checks.from_spec(spec) for spec in specs)
+        return tuple(check for check in made if not check.needs_target)
+
+
+FOREIGN = frozenset({"function", "gym", "regex"})  # kinds that run, or may hang on, what the receipt's author wrote
+KNOWN_SOURCES = ("bfcl:", "reasoning-gym:")  # tasks that name no file of anybody's
 
 
 class Reproduction(Value, frozen=True):
@@ -80,32 +97,32 @@ def replay(folder: Path) -> str:
     receipt = Receipt.read(folder)
     model = ReplayModel({call.key: call.reply for call in receipt.calls}, receipt.registration.model)
     for arm, policy in receipt.arms.items():
-        for attempt, stored in zip(_answer(receipt, model, policy, ()), receipt.outputs, strict=True):
+        attempts = _answer(Engine(model, receipt.kind, receipt.consulted()), policy, receipt.cases, ())
+        for attempt, stored in zip(attempts, receipt.outputs, strict=True):
             if digest(attempt.answer) != digest(stored[arm]["answer"]):
                 raise Failed(f"the stored calls give another answer of the {arm} to case {attempt.case[:12]!r}")
     return f"the stored calls give all {2 * len(receipt.cases)} answers again"
 
 
-def reproduce(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Reproduction:
-    """Run both arms again, with the model and on the cases of the receipt, scored by the registered proof checks.
+def reproduce(
+    folder: Path, task: str | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Reproduction:
+    """Run both arms again, with the model and on the cases of the receipt, scored by the task's proof checks.
 
+    *task* says where the task is; a receipt alone may only name a published one, because loading a file may run it.
     Compatible: the new paired mean lies in the claimed interval.  Raises ``ReceiptError`` where today's task or model
     is not the receipt's.
     """
     receipt = Receipt.read(folder)
     registration = receipt.registration
-    task = load(str(registration.task["load"]))
-    if task.holdout.digest != registration.holdout:
-        raise ReceiptError(
-            f"task {task.name!r} has another hold-out today than the receipt's; restore the cases it was made with"
-        )
+    found = _task(registration, task)
     model = connect(registration.model_spec)
     if model.identity != registration.model:
         raise ReceiptError(
             f"model {registration.model_spec!r} is {model.identity} here and {registration.model} in the receipt; "
             "a result is reproduced with the same model"
         )
-    proof = tuple(checks.from_spec(spec) for spec in registration.checks)
+    engine = Engine(model, found.kind, tuple(check for check in found.checks if not check.needs_target))
     total, done = 2 * len(receipt.cases), 0
 
     def tick() -> None:
@@ -113,31 +130,47 @@ def reproduce(folder: Path, progress: Callable[[int, int], None] = lambda done, 
         done += 1
         progress(done, total)
 
-    arms = {arm: _answer(receipt, model, policy, proof, tick) for arm, policy in receipt.arms.items()}
-    differences = [
-        (a.score or 0.0) - (b.score or 0.0) for a, b in zip(arms["challenger"], arms["champion"], strict=True)
-    ]
+    arms = {a: _answer(engine, policy, receipt.cases, found.proof, tick) for a, policy in receipt.arms.items()}
+    scores = map(paired_scores, arms["champion"], arms["challenger"])
+    differences = [challenger - champion for champion, challenger in scores]
     low, high = interval(differences, 0.05, len(differences), -1.0, 1.0)
-    found = Interval(sum(differences) / len(differences), low, high, len(differences))
+    mean = sum(differences) / len(differences)
     identical = sum(
         digest(attempt.answer) == digest(stored[arm]["answer"])
         for arm, attempts in arms.items()
         for attempt, stored in zip(attempts, receipt.outputs, strict=True)
     )
     claimed = receipt.claimed
-    return Reproduction(claimed, found, identical, total, claimed.low <= found.mean <= claimed.high)
+    return Reproduction(
+        claimed, Interval(mean, low, high, len(differences)), identical, total, claimed.low <= mean <= claimed.high
+    )
+
+
+def _task(registration: Registration, named: str | None) -> Task:
+    """Load the receipt's task; raises ``ReceiptError`` unless it has the same hold-out and the same proof checks."""
+    source = named or str(registration.task["load"])
+    if named is None and not source.startswith(KNOWN_SOURCES):
+        raise ReceiptError(
+            f"the receipt's task is {source!r}, and loading a file may run it; look at it, then pass --task {source}"
+        )
+    task = load(source)
+    if task.holdout.digest != registration.holdout or [c.spec for c in task.proof] != list(registration.checks):
+        raise ReceiptError(
+            f"task {source!r} has another hold-out or other proof checks than the receipt; restore its own"
+        )
+    return task
 
 
 def _answer(
-    receipt: Receipt,
-    model: Model,
+    engine: Engine,
     policy: Policy,
+    cases: Sequence[Case],
     proof: tuple[Check, ...],
     tick: Callable[[], None] = lambda: None,
 ) -> list[Attempt]:
     async def run() -> list[Attempt]:
         attempts: list[Attempt] = []
-        async for attempt in receipt.engine(model).attempts(policy, receipt.cases, proof):
+        async for attempt in engine.attempts(policy, cases, proof):
             attempts.append(attempt)
             tick()
         return attempts

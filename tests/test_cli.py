@@ -1,0 +1,176 @@
+"""The command line as a user meets it: real processes, a real HTTP server, real exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from worlds import needs_a_schema
+
+TESTS = Path(__file__).parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """An OpenAI-compatible server that answers as the scripted world does; yields its base URL."""
+
+    async def complete(request: web.Request) -> web.Response:
+        body = await request.json()
+        message = {"role": "assistant", "content": needs_a_schema(body, 0)}
+        usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return web.json_response({"object": "chat.completion", "choices": [choice], "usage": usage})
+
+    loop = asyncio.new_event_loop()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", complete)
+    runner = web.AppRunner(app)
+    loop.run_until_complete(runner.setup())
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    loop.run_until_complete(site.start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}/v1"
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.run_until_complete(runner.cleanup())
+    loop.close()
+
+
+class Shell:
+    """A folder of one's own, with a task in it and no configuration but the server's address."""
+
+    def __init__(self, folder: Path, base_url: str):
+        self.folder = folder
+        (folder / "tasks.py").write_text("from worlds import sums\ntask = sums()\ntiny = sums(cases=12)\n")
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONPATH": str(TESTS),
+            "OPENAI_BASE_URL": base_url,
+            "OPENAI_API_KEY": "sk-test",
+            "COLUMNS": "100",
+        }
+
+    def gainful(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gainful.cli", *words]
+        return subprocess.run(command, cwd=self.folder, env=self._environment, capture_output=True, text=True)
+
+    def json(self, *words: str) -> dict[str, object]:
+        ran = self.gainful(*words, "--json")
+        assert ran.returncode == 0, ran.stderr
+        found: dict[str, object] = json.loads(ran.stdout)
+        return found
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: str) -> Shell:
+    return Shell(tmp_path, server)
+
+
+def test_improve_then_verify_report_and_a_receipt_that_was_touched(shell: Shell) -> None:
+    told = shell.gainful("improve", "tasks.py:task", "--model", "openai:scripted", "--store", "s.db")
+
+    assert told.returncode == 0, told.stderr
+    for words in ("cannot be certified", "not JSON", "Promoted", "The receipt holds", ".html"):
+        assert words in told.stdout
+    (receipt,) = (shell.folder / "receipts").iterdir()
+    verified = shell.gainful("verify", str(receipt))
+    assert (verified.returncode, "failed" in verified.stdout) == (0, False)
+    (page,) = (shell.folder / "reports").iterdir()
+    assert "<html" in page.read_text()
+    pairs = receipt / "pairs.jsonl"
+    pairs.write_bytes(pairs.read_bytes().replace(b'"challenger":0', b'"challenger":1', 1))
+    assert shell.gainful("verify", str(receipt)).returncode == 1
+    pairs.unlink()
+    assert shell.gainful("verify", str(receipt)).returncode in (1, 2)
+
+
+def test_the_same_command_again_starts_from_the_new_champion(shell: Shell) -> None:
+    words = ("improve", "tasks.py:task", "--model", "openai:scripted", "--store", "s.db")
+    first, again = shell.json(*words), shell.json(*words)
+
+    assert first["run"] != again["run"]
+    assert first["finished"]["promoted"] is True  # type: ignore[index]
+    assert first["holds"] is True
+
+
+def test_reproduce_finds_the_same_result_with_the_same_model(shell: Shell) -> None:
+    found = shell.json("improve", "tasks.py:task", "--model", "openai:scripted", "--store", "s.db")
+
+    receipt = found["finished"]["receipt"]  # type: ignore[index]
+    refused = shell.gainful("reproduce", receipt)
+    assert refused.returncode == 2
+    assert "loading a file may run it" in refused.stderr
+    again = shell.json("reproduce", receipt, "--task", "tasks.py:task")
+
+    assert again["compatible"] is True
+    assert again["identical"] == again["outputs"]
+
+
+def test_eval_prints_a_score_with_its_interval(shell: Shell) -> None:
+    ran = shell.gainful("eval", "tasks.py:task", "--model", "openai:scripted", "--store", "s.db")
+
+    assert ran.returncode == 0, ran.stderr
+    assert "by the proof checks" in ran.stdout
+    assert "0 % (0–" in ran.stdout
+
+
+def test_init_writes_a_task_that_loads(shell: Shell) -> None:
+    assert shell.gainful("init", "mine").returncode == 0
+
+    again = shell.gainful("init", "mine")
+
+    assert (shell.folder / "mine" / "task.toml").exists()
+    assert again.returncode == 2
+    assert "choose a folder that is not there yet" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("improve", "nowhere.toml"), "nowhere.toml"),
+        (("improve", "bfcl:nothing"), "choose one of"),
+        (("improve", "tasks.py:absent"), "absent"),
+        (("improve", "tasks.py:task", "--model", "claude"), "unknown model 'claude'"),
+        (("improve", "tasks.py:task", "--model", "gguf:tasks.py"), "tasks.py"),
+        (("verify", "nowhere"), "nowhere"),
+        (("report", "abcdef12", "--store", "nowhere.db"), "there is no store"),
+        (("improve", "tasks.py:task", "--model", "openai:scripted", "--store", "tasks.py"), "tasks.py"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(shell: Shell, words: tuple[str, ...], sentence: str) -> None:
+    ran = shell.gainful(*words)
+
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("gainful: ")
+    assert sentence in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_hold_out_too_small_is_said_and_explored_all_the_same(shell: Shell) -> None:
+    ran = shell.gainful("improve", "tasks.py:tiny", "--model", "openai:scripted", "--store", "s.db")
+
+    assert ran.returncode == 0, ran.stderr
+    assert "can only explore" in ran.stdout
+
+
+def test_a_time_limit_stops_cleanly_and_the_same_command_goes_on(shell: Shell) -> None:
+    words = ("improve", "tasks.py:task", "--model", "openai:scripted", "--store", "s.db")
+
+    stopped = shell.gainful(*words, "--minutes", "0.002")
+
+    assert stopped.returncode == 3
+    assert "goes on from here" in stopped.stderr
+    assert shell.gainful(*words).returncode == 0
