@@ -22,7 +22,7 @@ from gainful.loop import session
 from gainful.loop.events import Event, Progress
 from gainful.loop.replay import Reproduction, replay
 from gainful.loop.replay import reproduce as run_again
-from gainful.loop.run import Settings
+from gainful.loop.run import Halving, Settings
 from gainful.loop.verify import Report, Unreadable
 from gainful.loop.verify import verify as verify_receipt
 from gainful.report import words
@@ -31,6 +31,7 @@ from gainful.report.terminal import Terminal
 from gainful.tasks import TEMPLATE
 
 DEMO_TASK = "bfcl:simple_python"
+DEMO = Settings(rounds=3, halving=Halving(rungs=(6, 16, 40)))  # the defaults search further and take twice as long
 
 app = typer.Typer(
     help="Self-improving AI you can check.",
@@ -102,7 +103,14 @@ def improve(
 @app.command()
 def demo(store: StoreOption = None, seed: SeedOption = 0, minutes: MinutesOption = None) -> None:
     """SmolLM2-135M improves itself on BFCL tool calls: `improve`, then `verify` on the receipt."""
-    _improve(DEMO_TASK, "embedded", store or session.default_store(), Settings(seed=seed), minutes, as_json=False)
+    _improve(
+        DEMO_TASK,
+        "embedded",
+        store or session.default_store(),
+        msgspec.structs.replace(DEMO, seed=seed),
+        minutes,
+        as_json=False,
+    )
 
 
 @app.command()
