@@ -70,8 +70,12 @@ def test_non_inferiority_is_a_negative_margin() -> None:
     assert EProcess(400, 0.0127).judge(equal).decision == "stop"
 
 
-def test_the_boundary_is_one_over_the_level() -> None:
-    assert {look.boundary for look in EProcess(40, 0.05).judge([0.1] * 40).looks} == {20.0}
+@pytest.mark.parametrize("step", range(1, 21))
+def test_promotion_comes_at_the_first_look_whose_evidence_is_one_over_the_level(step: int) -> None:
+    looks = EProcess(200, 0.05).judge([step / 20] * 200).looks
+
+    assert {look.boundary for look in looks} == {20.0}
+    assert [look.decision == "promote" for look in looks] == [look.statistic >= 20.0 for look in looks]
 
 
 def test_evidence_stays_a_finite_number_however_long_the_row_of_wins() -> None:

@@ -104,6 +104,21 @@ def test_the_stake_on_a_case_does_not_look_at_it() -> None:
     assert lower_bound([1.0], 0.5, 10) == pytest.approx(2 * (1 - 1 / stake) - 1, abs=1e-9)
 
 
+def test_the_money_at_the_bound_is_one_over_the_level_by_the_formula() -> None:
+    """The formula of the module, written out for one game of six planned as ten, level 1/2."""
+    values = [1.0, 0.6, 1.0, 0.9, 0.3, 1.0]
+    mean = (lower_bound([2 * y - 1 for y in values], 0.5, 10) + 1) / 2
+
+    money = [1.0]
+    for i, value in enumerate(values, start=1):
+        running = [(0.5 + sum(values[:j])) / (j + 1) for j in range(1, i)]
+        variance = (0.25 + sum((y - m) ** 2 for y, m in zip(values, running, strict=False))) / i
+        stake = (2 * 0.6931471805599453 / (variance * (i + 0.3 * 10) / 1.3)) ** 0.5
+        money.append(money[-1] * (1 + min(stake, 0.75 / mean) * (value - mean)))
+
+    assert max(money) == pytest.approx(2.0, rel=1e-9)
+
+
 def test_a_longer_run_of_the_same_gain_is_known_more_closely() -> None:
     game = [1, 0, 0, 1, 0, -1, 0, 0, 1, 0]
 
