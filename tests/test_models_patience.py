@@ -122,17 +122,15 @@ async def test_no_more_run_than_the_limit_and_first_come_first_served() -> None:
 
 async def test_a_cancelled_wait_gives_its_turn_to_the_next() -> None:
     pace = Pace(1)
-    hold = asyncio.Event()
 
-    async def call() -> str:
+    async def wait() -> str:
         async with pace.turn():
-            await hold.wait()
             return "done"
 
-    first, second, third = (asyncio.create_task(call()) for _ in range(3))
-    await asyncio.sleep(0)
-    hold.set()
-    await first
-    second.cancel()  # at this moment it has been offered the turn
+    async with pace.turn():
+        second, third = asyncio.create_task(wait()), asyncio.create_task(wait())
+        await asyncio.sleep(0)
+    second.cancel()  # it has been handed the turn and does not know it yet
 
     assert await asyncio.wait_for(third, 1) == "done"
+    assert second.cancelled()
