@@ -31,7 +31,7 @@ from gainful.report.terminal import Terminal
 from gainful.tasks import TEMPLATE
 
 DEMO_TASK = "bfcl:simple_python"
-DEMO = Settings(rounds=3, halving=Halving(rungs=(6, 16, 40)))  # the defaults search further and take twice as long
+DEMO = Settings(rounds=2, halving=Halving(rungs=(6, 16, 32)))  # the defaults search further and take twice as long
 
 app = typer.Typer(
     help="Self-improving AI you can check.",

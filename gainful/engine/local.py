@@ -12,8 +12,20 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 
-from gainful.answers.answer import Asking, answer
-from gainful.core import AnswerKind, Attempt, Case, Check, Model, Policy, judge, lowest
+from gainful.answers.answer import Asking, Outcome, answer
+from gainful.core import (
+    Answer,
+    AnswerKind,
+    Attempt,
+    Case,
+    Check,
+    Model,
+    Policy,
+    RequestRefused,
+    Usage,
+    judge,
+    lowest,
+)
 
 WINDOW = 2  # calls queued per call the model works on, so that it never waits for us
 
@@ -27,8 +39,11 @@ class Engine:
     consult: tuple[Check, ...] = ()
 
     async def attempt(self, case: Case, policy: Policy, checks: Sequence[Check]) -> Attempt:
-        """Answer one case and judge the answer by *checks*."""
-        outcome = await answer(Asking(case, policy, self.model, self.kind), self.consult)
+        """Answer one case and judge the answer by *checks*; a request that the model refuses is an empty answer."""
+        try:
+            outcome = await answer(Asking(case, policy, self.model, self.kind), self.consult)
+        except RequestRefused:
+            outcome = Outcome(answer=Answer(text=""), calls=(), usage=Usage())
         verdicts = judge(checks, case, outcome.answer)
         return Attempt(
             case=case.id,

@@ -163,7 +163,10 @@ class Looked(Value, frozen=True, tag="looked"):
 
 
 class Decided(Value, frozen=True, tag="decided"):
-    """The decision, and what is certified: ``difference.low`` is the anytime-valid lower bound, the number to quote."""
+    """The decision, and what is certified: ``difference.low`` is the anytime-valid lower bound, the number to quote.
+
+    ``difference.low`` and ``.high`` each hold at ``difference.confidence``, one minus the confirmation's level.
+    """
 
     promoted: bool
     reason: str

@@ -2,8 +2,9 @@
 
 llama.cpp keeps the keys and values of each slot's last prompt and computes only what differs from it, but a
 prefix computed in one slot does not help the others, and on a CPU reading the prompt is most of the work.  A
-*stem* is all of a request before its last turn: instructions, demos, tools.  The first request with a stem
-computes it alone and saves it to a file; every other slot restores that file, which takes milliseconds.
+*stem* is all of a request before its last turn: instructions, demos, tools.  The second request with a stem
+computes it alone and saves it to a file; every other slot restores that file, which takes milliseconds.  A stem
+that comes once, as with tools that differ from case to case, costs nothing.
 
 A wrong belief about a slot costs time, never correctness: the engine compares tokens before it reuses any.
 """
@@ -22,6 +23,7 @@ from gainful.core import JsonObject
 from gainful.models.session import Session
 
 SHORTEST = 400  # characters of a stem worth a file: about 100 tokens, a second of reading on one core
+REMEMBERED = 256  # stems known to have come once
 KEPT = 4  # stems kept in files: a race alternates between few policies, and a large model's stem takes 50 MB
 PROMPT_FIELDS = ("tools", "tool_choice", "chat_template_kwargs")  # what goes into a prompt besides its messages
 
@@ -37,6 +39,7 @@ class Slots:
         self._session = session
         self._free = asyncio.Semaphore(count)
         self._idle: OrderedDict[int, str] = OrderedDict.fromkeys(range(count), "")  # slot → prompt, longest idle first
+        self._met: OrderedDict[str, None] = OrderedDict()  # names of the stems that have come, oldest first
         self._saved: OrderedDict[str, asyncio.Event] = OrderedDict()  # stem's name → set once its file can be read
 
     @asynccontextmanager
@@ -52,12 +55,21 @@ class Slots:
             held = self._idle.pop(slot)
             left = ""  # what a call that broke off leaves behind is unknown
             try:
-                if len(stem) >= SHORTEST and not held.startswith(stem):
+                if len(stem) >= SHORTEST and self._comes_again(stem) and not held.startswith(stem):
                     await self._fill(slot, body, stem)
                 yield slot
                 left = prompt
             finally:
                 self._idle[slot] = left
+
+    def _comes_again(self, stem: str) -> bool:
+        name = hashlib.sha256(stem.encode()).hexdigest()
+        again = name in self._met
+        self._met[name] = None
+        self._met.move_to_end(name)
+        if len(self._met) > REMEMBERED:
+            self._met.popitem(last=False)
+        return again
 
     async def _fill(self, slot: int, body: JsonObject, stem: str) -> None:
         """Put the stem into *slot*: from its file, or by computing it when we are the first to need it."""

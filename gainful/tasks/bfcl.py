@@ -40,7 +40,7 @@ def load(category: str, how: Split = DEFAULT) -> Task:
         ToolCallAnswer(),
         checks=(ToolCall(), Grounding()),
         proof=(AnswerKey(),),
-        baseline=Policy(instructions=INSTRUCTIONS, format=Format(shape="free"), max_tokens=128),
+        baseline=Policy(instructions=INSTRUCTIONS, format=Format(signatures=True), max_tokens=96),
     )
     return replace(task, spec={**task.spec, "version": VERSION, "sha256": WHEEL_SHA256})
 
