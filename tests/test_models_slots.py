@@ -67,13 +67,20 @@ async def ask(slots: Slots, *bodies: dict[str, Any]) -> list[int]:
     return await asyncio.gather(*map(one, bodies))
 
 
-async def test_a_stem_is_computed_once_and_restored_elsewhere(engine: tuple[Engine, Slots]) -> None:
+async def test_a_stem_that_comes_again_is_computed_once_and_restored_elsewhere(engine: tuple[Engine, Slots]) -> None:
     written, slots = engine
     used = await ask(slots, *(body(f"question {n}") for n in range(4)))
 
     assert sorted(used) == [0, 1, 2, 3]
-    assert written.log[:2] == [("compute", 0), ("save", 0)]
-    assert sorted(written.log[2:]) == [("restore", 1), ("restore", 2), ("restore", 3)]
+    assert written.log[:2] == [("compute", 1), ("save", 1)]
+    assert sorted(written.log[2:]) == [("restore", 2), ("restore", 3)]
+
+
+async def test_a_stem_that_comes_once_costs_nothing(engine: tuple[Engine, Slots]) -> None:
+    written, slots = engine
+    await ask(slots, *(body("question", f"{number} {RULES}") for number in range(4)))
+
+    assert written.log == []
 
 
 async def test_a_slot_that_holds_the_stem_is_used_as_it_is(engine: tuple[Engine, Slots]) -> None:
@@ -109,8 +116,8 @@ async def test_a_short_stem_is_left_to_the_engine(engine: tuple[Engine, Slots]) 
 async def test_tools_are_part_of_the_stem(engine: tuple[Engine, Slots]) -> None:
     written, slots = engine
     tool = {"type": "function", "function": {"name": "f", "description": RULES}}
-    await ask(slots, {**body("one"), "tools": [tool]})
-    await ask(slots, body("one"))
+    await ask(slots, *({**body(question), "tools": [tool]} for question in ("one", "two")))
+    await ask(slots, body("one"), body("two"))
 
     assert [action for action, _ in written.log].count("compute") == 2
 
@@ -118,7 +125,7 @@ async def test_tools_are_part_of_the_stem(engine: tuple[Engine, Slots]) -> None:
 async def test_only_a_few_stems_are_kept_in_files(engine: tuple[Engine, Slots]) -> None:
     written, slots = engine
     for number in range(KEPT + 3):
-        await ask(slots, body("one", f"{number} {RULES}"))
+        await ask(slots, body("one", f"{number} {RULES}"), body("two", f"{number} {RULES}"))
 
     assert len(list(written.folder.iterdir())) == KEPT
 
@@ -132,12 +139,13 @@ async def test_an_engine_that_cannot_save_is_asked_all_the_same(engine: tuple[En
 
 async def test_a_cancelled_computation_leaves_the_stem_to_the_next(engine: tuple[Engine, Slots]) -> None:
     written, slots = engine
-    first = asyncio.create_task(ask(slots, body("one")))
-    second = asyncio.create_task(ask(slots, body("two")))
-    await asyncio.sleep(0.001)
-    first.cancel()
-    await second
-    await ask(slots, body("three"), body("four"))
+    async with slots.slot(body("met before")):
+        first = asyncio.create_task(ask(slots, body("one")))
+        second = asyncio.create_task(ask(slots, body("two")))
+        await asyncio.sleep(0.001)
+        first.cancel()
+        await second
+        await ask(slots, body("three"), body("four"))
 
     assert "save" in [action for action, _ in written.log]
     assert len(list(written.folder.iterdir())) == 1
