@@ -280,6 +280,16 @@ class Policy(Value, frozen=True, dict=True):
     def id(self) -> str:
         return digest(self)
 
+    @property
+    def most_calls(self) -> int:
+        """The most model calls one answer takes."""
+        match self.strategy:
+            case Vote(samples=samples):
+                return samples
+            case Refine(rounds=rounds):
+                return 1 + rounds
+        return 1
+
 
 class Proposal(Value, frozen=True):
     """A policy some learner suggests, and what it changes, in a few words for people."""

@@ -8,7 +8,7 @@ import pytest
 from worlds import QUICK, deaf, needs_a_schema, scripted, store_in, sums
 
 import gainful
-from gainful.core import CheckError, JsonObject, ModelError
+from gainful.core import CheckError, JsonObject, ModelError, RequestRefused, TaskError
 from gainful.loop.events import Decided, Looked, Opened, Started, Unconfirmed
 from gainful.loop.replay import replay
 from gainful.loop.verify import verify
@@ -137,3 +137,31 @@ def test_evaluate_scores_the_baseline_by_both_kinds_of_checks(tmp_path: Path) ->
     assert found.score.n == len(sums().dev)
     assert found.score.low < found.score.mean < found.score.high
     assert found.groups[0].group == "not JSON"
+
+
+@pytest.mark.parametrize("budget", [60, 150, 300, 600])
+def test_a_run_never_makes_more_calls_than_its_budget(tmp_path: Path, budget: int) -> None:
+    model = scripted()
+
+    settings = gainful.Settings(halving=QUICK.halving, rounds=QUICK.rounds, budget_calls=budget)
+    result = gainful.improve(sums(), model, store_in(tmp_path), settings)
+
+    assert len(model.calls) <= budget
+    assert result.finished.search_usage.calls <= budget // 2
+
+
+def test_a_budget_that_buys_nothing_is_refused_before_a_call(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="too small to begin with"):
+        gainful.improve(sums(), scripted(), store_in(tmp_path), gainful.Settings(budget_calls=1))
+
+
+def test_a_request_the_model_refuses_is_an_empty_answer_of_the_policy_s_own_making(tmp_path: Path) -> None:
+    def refuses(body: JsonObject, sample: int) -> str:
+        if "response_format" not in body:
+            raise RequestRefused("too long")
+        return needs_a_schema(body, sample)
+
+    result = gainful.improve(sums(), scripted(refuses), store_in(tmp_path), QUICK)
+
+    assert result.finished.promoted
+    assert verify(str(result.finished.receipt), None, replay).holds

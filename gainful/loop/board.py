@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from gainful.core import Attempt, Case, Evidence, Policy, Usage, judge, lowest
 from gainful.gate import mean_interval, proportion_interval
@@ -33,6 +33,12 @@ class Board:
     def usage(self) -> Usage:
         """All that was spent on dev, summed policy by policy so that a resumed run gets the same sum."""
         return sum((a.usage for attempts in self._attempts.values() for a in attempts), Usage())
+
+    def affords(self, policies: Sequence[Policy], n: int) -> bool:
+        """Whether searching may bring *policies* to *n* cases each: half of the call budget is the confirmation's."""
+        budget = self._run.settings.budget_calls
+        missing = ((n - min(n, len(self.answered(policy)))) * policy.most_calls for policy in policies)
+        return budget is None or self.usage.calls + sum(missing) <= budget // 2
 
     async def fill(self, policy: Policy, n: int, tick: Callable[[], None]) -> list[Attempt]:
         """Return the attempts of *policy* on the first *n* cases, answering those that are missing."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from gainful.core import Attempt, Case, Policy, Reply, StoreError, Usage
+from gainful.core import Attempt, Case, Policy, Reply, StoreError, Usage, Value
 from gainful.gate import Budget, EProcess, Judgement, SignTest, cases_for, lower_bound
 from gainful.gate.judgement import schedule
 from gainful.loop.board import error_groups, score
@@ -62,12 +62,28 @@ class Lifetime:
         return self.budget.rank - 1
 
 
-async def confirm(run: Run, challenger: Policy, dev_gain: Interval) -> tuple[Decided, Path]:
+class Plan(Value, frozen=True):
+    """What says how many cases a confirmation may use: the gain on dev, and the most the call budget covers."""
+
+    gain: float
+    most: int | None = None
+
+    def size(self, level: float) -> int:
+        """Return how many cases certify, with 90 % power, half of the gain on dev, and no more than the budget covers.
+
+        Half, because dev flatters the policy that won there, and because a test that needs few cases to promote leaves
+        few to bound the gain with.
+        """
+        wanted = cases_for(max(self.gain / 2, LEAST_PLANNED), level)
+        return wanted if self.most is None else min(wanted, self.most)
+
+
+async def confirm(run: Run, challenger: Policy, plan: Plan) -> tuple[Decided, Path]:
     """Test *challenger* against the run's champion once, and put it into service if it is proven better.
 
-    *dev_gain* only plans how many cases may be used.  Returns the decision and the receipt's folder.
+    Returns the decision and the receipt's folder.
     """
-    registration, opened, number = _open(run, challenger, dev_gain)
+    registration, opened, number = _open(run, challenger, plan)
     test = _test(registration)
     run.journal.write(
         Opened(
@@ -109,7 +125,7 @@ async def confirm(run: Run, challenger: Policy, dev_gain: Interval) -> tuple[Dec
 # --- registration and ledger ----------------------------------------------------------------------------
 
 
-def _open(run: Run, challenger: Policy, dev_gain: Interval) -> tuple[Registration, LedgerEntry, int]:
+def _open(run: Run, challenger: Policy, plan: Plan) -> tuple[Registration, LedgerEntry, int]:
     """Enter the confirmation in the ledger; return its registration, its line and its number.
 
     A resumed run finds its own line there already: the last one opened, under the registration it would make again.
@@ -118,13 +134,13 @@ def _open(run: Run, challenger: Policy, dev_gain: Interval) -> tuple[Registratio
     entries = store.ledger(key)
     last = max((entry.seq for entry in entries if entry.kind == "opened"), default=None)
     if last is not None:
-        registration, lifetime = _register(run, entries[:last], challenger, dev_gain)
+        registration, lifetime = _register(run, entries[:last], challenger, plan)
         if entries[last].content["registration"] == registration.hash:
             return registration, entries[last], lifetime.confirmations
     if not entries:
         epoch = {"alpha": repr(run.settings.alpha), "epoch": 1, "holdout": key, "size": run.task.holdout.size}
         entries = [store.append_ledger(key, "epoch", epoch, seq=0)]
-    registration, lifetime = _register(run, entries, challenger, dev_gain)
+    registration, lifetime = _register(run, entries, challenger, plan)
     content = {
         "registration": registration.hash,
         "rank": registration.rank,
@@ -135,14 +151,13 @@ def _open(run: Run, challenger: Policy, dev_gain: Interval) -> tuple[Registratio
 
 
 def _register(
-    run: Run, entries: Sequence[LedgerEntry], challenger: Policy, dev_gain: Interval
+    run: Run, entries: Sequence[LedgerEntry], challenger: Policy, plan: Plan
 ) -> tuple[Registration, Lifetime]:
     task, holdout = run.task, run.task.holdout
     lifetime = Lifetime.after(entries, run.settings.alpha, fresh=holdout.fresh)
     level = lifetime.budget.level
     graded = any(check.spec.get("kind") in GRADED for check in task.proof)
-    most = run.settings.fresh_cases if holdout.size is None else holdout.size
-    size = most if graded else min(most, planned_size(dev_gain, level))
+    size = min(run.settings.fresh_cases if holdout.size is None else holdout.size, plan.size(level))
     registration = Registration(
         task=task.spec,
         kind=msgspec.to_builtins(task.kind),
@@ -166,15 +181,6 @@ def _register(
         version=importlib.metadata.version("gainful"),
     )
     return registration, lifetime
-
-
-def planned_size(dev_gain: Interval, level: float) -> int:
-    """Return how many cases certify, with 90 % power, half of the mean of *dev_gain*.
-
-    Half, because dev flatters the policy that won there, and because a test that needs few cases to promote leaves
-    few to bound the gain with.
-    """
-    return cases_for(max(dev_gain.mean / 2, LEAST_PLANNED), level)
 
 
 def _close(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gainful.core import Learner, LearnerError, Policy, Proposal, Usage
+from gainful.core import Learner, LearnerError, Policy, Proposal, TaskError, Usage
 from gainful.gate import cases_for, certifiable_gain, interval
 from gainful.learners import LEARNERS
 from gainful.loop.board import Board, difference, error_groups, score
-from gainful.loop.confirm import Lifetime, confirm
+from gainful.loop.confirm import Lifetime, Plan, confirm
 from gainful.loop.events import (
     Baseline,
     Contribution,
@@ -38,12 +38,13 @@ async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
     search = Search(run, board, learners)
     head = await search.run()
     gain = paired(board, head, run.champion)
-    obstacle = hopeless or _too_small(run, gain)
+    most = affordable(run, head, board.usage.calls)
+    obstacle = hopeless or _too_small(run, gain) or _too_dear(run, most)
     receipt, decided = None, None
     if obstacle:
         run.journal.write(Unconfirmed(reason=obstacle))
     else:
-        decided, folder = await confirm(run, head, gain)
+        decided, folder = await confirm(run, head, Plan(gain.mean, most))
         receipt = str(folder)
     promoted = decided is not None and decided.promoted
     finished = Finished(
@@ -117,6 +118,20 @@ def _too_small(run: Run, gain: Interval) -> str | None:
     )
 
 
+def affordable(run: Run, challenger: Policy, spent_calls: int) -> int | None:
+    """Return how many held-out cases the rest of the call budget covers at worst; ``None`` where there is no budget."""
+    budget = run.settings.budget_calls
+    return None if budget is None else (budget - spent_calls) // (run.champion.most_calls + challenger.most_calls)
+
+
+def _too_dear(run: Run, most: int | None) -> str | None:
+    """Say why what is left of the budget cannot confirm anything, ``None`` where it can."""
+    fewest = cases_for(1.0, Lifetime.of(run).budget.level)
+    if most is None or most >= fewest:
+        return None
+    return f"the budget of {run.settings.budget_calls} calls leaves {most} held-out cases, and proof takes {fewest}"
+
+
 class Search:
     """The greedy part: rounds of proposals, each raced from the head of the lineage."""
 
@@ -132,7 +147,7 @@ class Search:
         await self._baseline()
         for number in range(1, settings.rounds + 1):
             runners = self._runners()
-            if not runners or self._spent():
+            if not runners or not self.board.affords([r.proposal.policy for r in runners], settings.halving.rungs[0]):
                 break
             best = await race(self.head, runners, self.board, self._run.journal, number, settings.halving)
             self._raced += [(runner, self.head) for runner in runners]
@@ -147,6 +162,8 @@ class Search:
         found = []
         for runner, head in self._raced:
             policy = runner.proposal.policy
+            if not self.board.answered(policy):
+                continue  # the budget ended before its first case
             gain = paired(self.board, policy, head)
             found.append(
                 Contribution(
@@ -162,8 +179,12 @@ class Search:
         return tuple(found)
 
     async def _baseline(self) -> None:
-        n = min(self._run.settings.halving.rungs[-1], len(self.board.cases))
-        done = 0
+        settings, done = self._run.settings, 0
+        n = min(settings.halving.rungs[-1], len(self.board.cases))
+        while n > 0 and not self.board.affords([self.head], n):
+            n -= 1
+        if n == 0:
+            raise TaskError(f"a budget of {settings.budget_calls} calls is too small to begin with; give 200 or more")
 
         def tick() -> None:
             nonlocal done
@@ -212,10 +233,6 @@ class Search:
                 groups=error_groups(self.board.cases, attempts),
             )
         )
-
-    def _spent(self) -> bool:
-        budget = self._run.settings.budget_calls
-        return budget is not None and self.board.usage.calls >= budget // 2
 
 
 def _propose(learner: Learner, head: Policy, board: Board) -> Sequence[Proposal]:

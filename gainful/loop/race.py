@@ -28,13 +28,15 @@ class Runner(Value, frozen=True):
 async def race(
     head: Policy, runners: Sequence[Runner], board: Board, journal: Journal, round: int, halving: Halving
 ) -> Standing | None:
-    """Return the best runner's last standing, ``None`` where there was nobody to race."""
+    """Return the best runner's last standing, ``None`` where there was nobody to race or no budget left to do it."""
     for runner in runners:
         journal.write(Proposed(round=round, label=runner.label, proposal=runner.proposal))
     racing = {runner.label: runner.proposal.policy for runner in runners}
     best: Standing | None = None
     for number, n in enumerate(halving.rungs):
         n = min(n, len(board.cases))
+        if not board.affords([head, *racing.values()], n):
+            break
         standings = await _run_rung(head, racing, n, board, journal, f"round {round}, step {number + 1}")
         last = number == len(halving.rungs) - 1 or n == len(board.cases)
         survivors = 1 if last else max(1, math.ceil(len(standings) * halving.keep))

@@ -438,13 +438,13 @@ def _same(left: Any, right: Any) -> bool:
 def _check_calls(receipt: _Receipt) -> str:
     """The calls are those behind the answers, each once: none is missing, none is left over."""
     behind = {key for line in receipt.outputs for arm in ("champion", "challenger") for key in line[arm]["calls"]}
-    _require(
-        all(line[arm]["calls"] for line in receipt.outputs for arm in ("champion", "challenger")),
-        "an answer without a call",
-    )
+    arms = [line[arm] for line in receipt.outputs for arm in ("champion", "challenger")]
+    refused = [arm for arm in arms if not arm["calls"]]
+    _require(all(arm["answer"] == {"text": ""} for arm in refused), "an answer without a call")
     _require(behind <= set(receipt.calls), f"{len(behind - set(receipt.calls))} calls behind the answers are missing")
     _require(sorted(behind) == sorted(receipt.calls), "calls.jsonl repeats a call or holds one that no answer needs")
-    return f"the {len(behind)} calls behind the answers are there; whose requests they are, only a replay tells"
+    without = f"; {len(refused)} empty answers stand for requests the model refused" if refused else ""
+    return f"the {len(behind)} calls behind the answers are there{without}; whose requests they are, a replay tells"
 
 
 # --- the ledger and the level ----------------------------------------------------------------------------
