@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -187,6 +188,7 @@ def _terminal(*, quiet: bool) -> _Shown:
 
 def _improve(task: str, model: str, store: Path, settings: Settings, minutes: float | None, as_json: bool) -> None:
     limit_s = None if minutes is None else 60 * minutes
+    started = time.monotonic()
     with _terminal(quiet=as_json) as terminal:
         result = session.improve(task, model, store, settings, watchers=[terminal], time_limit_s=limit_s)
     page = write_page(store, result.run, None)
@@ -197,7 +199,8 @@ def _improve(task: str, model: str, store: Path, settings: Settings, minutes: fl
     console = Console()
     if checked:
         _print_report(console, checked)
-    console.print(f"\nThe whole run on one page: {page}", soft_wrap=True)
+    took = words.duration(time.monotonic() - started)
+    console.print(f"\nThis took {took} by the clock. The whole run on one page: {page}", soft_wrap=True)
 
 
 def _print_evaluation(console: Console, found: session.Evaluation) -> None:

@@ -93,11 +93,12 @@ class EmbeddedModel:
         """
         wanted = constrained(body)
         line = await self._opened()
-        started = time.perf_counter()
         try:
             async with line.slots.slot(wanted) as slot:
+                started = time.perf_counter()  # waiting for a slot is nobody's work
                 response = await line.session.post(CHAT, {**wanted, "id_slot": slot})
-            reply = Reply(body=self._read(response), elapsed_ms=(time.perf_counter() - started) * 1000)
+                elapsed_ms = (time.perf_counter() - started) * 1000
+            reply = Reply(body=self._read(response), elapsed_ms=elapsed_ms)
             if wanted is not body and is_doubtful(body, reply.body):
                 await self._prove(line, wanted["grammar"])
         except (aiohttp.ClientError, OSError) as error:
