@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
-from worlds import QUICK, deaf, needs_a_schema, scripted, store_in, sums
+from worlds import QUICK, deaf, luck, needs_a_schema, scripted, store_in, sums, wording
 
 import gainful
 from gainful.core import CheckError, JsonObject, ModelError, RequestRefused, TaskError
@@ -165,3 +167,23 @@ def test_a_request_the_model_refuses_is_an_empty_answer_of_the_policy_s_own_maki
 
     assert result.finished.promoted
     assert verify(str(result.finished.receipt), None, replay).holds
+
+
+def test_a_task_that_makes_new_cases_is_confirmed_on_fresh_ones_by_betting(tmp_path: Path) -> None:
+    task = gainful.load("reasoning-gym:chain_sum?max_terms=2&max_digits=2")
+    seen = {case.id for case in task.dev}
+
+    def learns_from_examples(body: JsonObject, sample: int) -> str:
+        asked = wording(body)
+        sum_of = re.findall(r"-?\d+", asked.rsplit(":", 1)[-1].replace(" ", ""))
+        shown = "Example" in str(body["messages"][0]["content"])
+        return str(sum(map(int, sum_of))) if shown or luck(body, "gym") < 0.3 else "0"
+
+    result = gainful.improve(task, scripted(learns_from_examples), store_in(tmp_path), QUICK)
+
+    opened = next(e for e in result.events if isinstance(e, Opened))
+    receipt = Path(str(result.finished.receipt))
+    assert opened.test == "e-process"
+    assert result.finished.promoted
+    assert [f.name for f in verify(receipt, None, replay).findings if f.verdict != "ok"] == ["scores"]
+    assert seen.isdisjoint(json.loads(line)["case"] for line in (receipt / "pairs.jsonl").read_text().splitlines())
