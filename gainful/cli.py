@@ -6,6 +6,7 @@ compatible, 2 bad input, 3 stopped and resumable.
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import signal
 import sys
@@ -41,6 +42,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"gainful {importlib.metadata.version('gainful')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _gainful(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Self-improving AI you can check."""
+
 
 TaskArgument = Annotated[
     str, typer.Argument(help="A task file (.toml), FILE.py:NAME, bfcl:simple_python or reasoning-gym:chain_sum?...")
@@ -78,7 +93,7 @@ def evaluate(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score the policy in service on the task's dev cases, with an interval."""
+    """Score the policy in service on dev, with an interval."""
     with _terminal(quiet=as_json) as terminal:
         evaluation = session.evaluate(task, model, store=store, cases=cases, watchers=[terminal])
     if as_json:
@@ -97,13 +112,13 @@ def improve(
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search for a better policy, confirm it on held-out cases, promote it if it is proven."""
+    """Search for a better policy; promote it if it is proven."""
     _improve(task, model, store or session.default_store(), Settings(seed=seed, budget_calls=budget), minutes, as_json)
 
 
 @app.command()
 def demo(store: StoreOption = None, seed: SeedOption = 0, minutes: MinutesOption = None) -> None:
-    """SmolLM2-135M improves itself on BFCL tool calls: `improve`, then `verify` on the receipt."""
+    """Watch a 135M model improve itself on real tool calls."""
     _improve(
         DEMO_TASK,
         "embedded",
@@ -120,7 +135,10 @@ def verify(
     key: Annotated[str | None, typer.Option("--key", help="The id of the key it must be signed with.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a receipt offline: exit code 0 it holds, 1 it does not, 2 it cannot be read."""
+    """Check a receipt offline.
+
+    Exit code 0: it holds, 1: it does not, 2: it cannot be read.
+    """
     report = _verified(receipt, key)
     if as_json:
         _print_json({**msgspec.to_builtins(report), "holds": report.holds})
@@ -135,7 +153,10 @@ def reproduce(
     task: Annotated[str | None, typer.Option("--task", help="Where the receipt's task is, if it is a file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run both policies of a receipt again and say whether the new result is compatible with its claim."""
+    """Run a receipt's policies again; is the result compatible?
+
+    Exit code 0: it is, 1: it is not, 2: it cannot be run again here.
+    """
     with _terminal(quiet=as_json) as terminal:
         found = run_again(receipt, task, lambda done, total: terminal(Progress("both policies again", done, total)))
     if as_json:
@@ -151,7 +172,7 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the page.")] = None,
     store: StoreOption = None,
 ) -> None:
-    """Write a run's HTML page: one file that opens without a network."""
+    """Write a run's HTML page, which opens without a network."""
     page = write_page(store or session.default_store(), run, output)
     Console().print(str(page), soft_wrap=True)
 
