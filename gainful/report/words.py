@@ -127,12 +127,12 @@ def spent(usage: Usage) -> str:
     """Say what was spent: calls, tokens, time in the model, and money where a price is known.
 
     >>> spent(Usage(calls=120, prompt_tokens=30000, completion_tokens=4500, elapsed_ms=61000))
-    '120 calls, 34,500 tokens, 1 min 1 s'
+    '120 calls, 34,500 tokens, 1 min 1 s in overlapping calls'
     """
     parts = [
         count(usage.calls, "call"),
         count(usage.prompt_tokens + usage.completion_tokens, "token"),
-        duration(usage.elapsed_ms / 1000),
+        f"{duration(usage.elapsed_ms / 1000)} in overlapping calls",
     ]
     if usage.cost_usd is not None:
         parts.append(f"${usage.cost_usd:,.2f}")
