@@ -22,7 +22,7 @@ from gainful.gate.judgement import schedule
 from gainful.loop.board import error_groups, score
 from gainful.loop.events import Decided, Interval, Looked, Opened
 from gainful.loop.order import evaluation_order, order_seed
-from gainful.loop.receipt import Call, Confirmation, Registration, user_key, write_receipt
+from gainful.loop.receipt import Call, Confirmation, Registration, paired_scores, user_key, write_receipt
 from gainful.loop.run import Run
 from gainful.store.store import LedgerEntry
 
@@ -228,10 +228,8 @@ class _Arms:
     @property
     def differences(self) -> list[float]:
         """Challenger minus champion, case by case; evidence that is missing never speaks for the challenger."""
-        return [
-            (0.0 if after.score is None else after.score) - (1.0 if before.score is None else before.score)
-            for before, after in zip(self.before, self.after, strict=True)
-        ]
+        scores = map(paired_scores, self.before, self.after)
+        return [challenger - champion for champion, challenger in scores]
 
     async def judge(self, test: SignTest | EProcess) -> tuple[Judgement, list[Looked]]:
         """Answer up to the next look, ask the test, write the look down; until it decides."""

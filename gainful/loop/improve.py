@@ -151,7 +151,7 @@ class Search:
                 break
             best = await race(self.head, runners, self.board, self._run.journal, number, settings.halving)
             self._raced += [(runner, self.head) for runner in runners]
-            improved = best is not None and best.kept
+            improved = best is not None and best.kept and best.gain > 0
             self._crown(number, best if improved else None, runners)
             if not improved:
                 break

@@ -15,7 +15,20 @@ from typing import Any, TypeVar
 import msgspec
 import platformdirs
 
-from gainful.core import Attempt, JsonObject, Learner, Model, ModelError, Policy, Stopped, Usage, Value, digest, judge
+from gainful.core import (
+    Attempt,
+    JsonObject,
+    Learner,
+    Model,
+    ModelError,
+    Policy,
+    Stopped,
+    Usage,
+    Value,
+    digest,
+    judge,
+    lowest,
+)
 from gainful.engine.local import Engine
 from gainful.learners import LEARNERS
 from gainful.loop import improve as improving
@@ -184,8 +197,7 @@ async def _evaluate(
             attempts.append(attempt)
             if case.target is not None:
                 verdicts = judge(task.proof, case, attempt.answer)
-                known = [v.score for v in verdicts if v.score is not None]
-                proven.append(msgspec.structs.replace(attempt, verdicts=verdicts, score=min(known, default=None)))
+                proven.append(msgspec.structs.replace(attempt, verdicts=verdicts, score=lowest(verdicts)))
             journal.progress("evaluation", len(attempts), len(chosen))
         return Evaluation(
             task=task.name,
