@@ -165,14 +165,17 @@ def test_two_processes_that_decided_on_the_same_ledger_cannot_both_add_a_line(pa
 def test_processes_that_open_a_new_store_together_all_get_the_same_one(path: Path) -> None:
     opening = """
         import os
-        store.memo_put(str(os.getpid()), b"here")
+        for rank in range(40):
+            with SQLiteStore(f"{sys.argv[1]}.{rank}") as store:
+                store.memo_put(str(os.getpid()), b"here")
         print("done")
     """
     with children(path, *[opening] * 5) as started:
         assert [child.output.read() for child in started] == ["done\n"] * 5
 
-    with SQLiteStore(path) as store:
-        assert [store.memo_get(str(child.process.pid)) for child in started] == [b"here"] * 5
+    for rank in range(40):
+        with SQLiteStore(f"{path}.{rank}") as store:
+            assert [store.memo_get(str(child.process.pid)) for child in started] == [b"here"] * 5
 
 
 WRITING = """

@@ -8,6 +8,7 @@ What the tables mean is left to ``sqlite.py``.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources.abc import Traversable
@@ -57,10 +58,20 @@ class Database:
             )
         execute(f"PRAGMA synchronous = {sync}")
         execute("PRAGMA foreign_keys = ON")
-        if execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            execute("PRAGMA journal_mode = WAL")
+        self._log_ahead()
         if self._version() < latest:  # else opening takes no lock
             self._migrate(scripts)
+
+    def _log_ahead(self) -> None:
+        """Switch a new file to write-ahead logging, once, whichever of the processes that open it comes first."""
+        deadline = time.monotonic() + self.busy_s
+        while self.connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            try:
+                self.connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:  # for this statement SQLite never waits, whatever the timeout
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def _migrate(self, scripts: list[tuple[int, Traversable]]) -> None:
         with self.writing() as connection:
