@@ -11,6 +11,7 @@ from worlds import QUICK, deaf, luck, needs_a_schema, scripted, store_in, sums, 
 
 import gainful
 from gainful.core import CheckError, JsonObject, ModelError, RequestRefused, TaskError
+from gainful.learners import Strategies
 from gainful.loop.events import Decided, Looked, Opened, Started, Unconfirmed
 from gainful.loop.replay import replay
 from gainful.loop.verify import verify
@@ -78,6 +79,14 @@ def test_the_same_call_tells_a_finished_run_again_without_a_model_call(tmp_path:
 
     assert again == first
     assert silent.calls == []
+
+
+def test_a_call_with_other_learners_is_another_run(tmp_path: Path) -> None:
+    alone = gainful.improve(sums(), scripted(deaf), store_in(tmp_path), QUICK, learners=[Strategies()])
+    every = gainful.improve(sums(), scripted(deaf), store_in(tmp_path), QUICK)
+
+    assert alone.run != every.run
+    assert {c.learner for c in alone.finished.contributions} == {"strategy"}
 
 
 @pytest.mark.parametrize("broken_at", [0, 1, 7, 23, 60, 110, 140])

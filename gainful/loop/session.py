@@ -1,13 +1,15 @@
 """Open what a run needs, run it, close it: the public ``improve`` and ``evaluate``.
 
-A run is named by the digest of its spec: task, model, settings and the champion it starts from.  The same call finds
-the same run again: unfinished, it goes on where it stopped; finished, it is told again from the store.
+A run is named by the digest of its spec: task, model, settings, learners, version and the champion it starts from.
+The same call finds the same run again: unfinished, it goes on where it stopped; finished, it is told again from the
+store.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ from gainful.core import (
     ModelError,
     Policy,
     Stopped,
+    StoreError,
     Usage,
     Value,
     digest,
@@ -90,7 +93,7 @@ def improve(
     """Improve *model* on *task*: search on dev, confirm once, promote on evidence alone.
 
     *task* and *model* are objects or the words of the command line; *store* is a path (default: the user's data
-    directory); receipts lie in ``receipts`` beside it.  Raises ``GainfulError`` for bad input, and ``Stopped`` where
+    directory); receipts lie in ``receipts`` beside it.  A run with other *learners*, by name, is another run.  Raises ``GainfulError`` for bad input, and ``Stopped`` where
     the run was interrupted or its time was up: the same call goes on with it.
     """
     work = _improve(task, model, Path(store or default_store()), settings or Settings(), learners, watchers)
@@ -123,7 +126,7 @@ async def _improve(
     task = load(task) if isinstance(task, str) else task
     async with _opened(model, place) as (store, memo, model_spec):
         with store.lock_run(task.name):
-            found = _find(store, task, memo, model_spec, settings)
+            found = _find(store, task, memo, model_spec, settings, learners)
             if found.finished:
                 return _told(found.run, read_events(store, found.run), watchers)
             run = Run(
@@ -147,12 +150,15 @@ def _told(run: str, events: Sequence[Event], watchers: Sequence[Watcher] = ()) -
     for event in events:
         for watch in watchers:
             watch(event)
-    finished = events[-1]
-    assert isinstance(finished, Finished)
+    finished = events[-1] if events else None
+    if not isinstance(finished, Finished):
+        raise StoreError(f"run {run!r} is marked as finished and does not end so; take another store, or another seed")
     return Result(run=run, finished=finished, events=tuple(events))
 
 
-def _find(store: Store, task: Task, memo: MemoModel, model_spec: str, settings: Settings) -> StoredRun:
+def _find(
+    store: Store, task: Task, memo: MemoModel, model_spec: str, settings: Settings, learners: Sequence[Learner]
+) -> StoredRun:
     """Return the run of this spec: the unfinished one, else the one that ended at today's champion, else a new one."""
     spec: JsonObject = {
         "task": task.spec,
@@ -160,6 +166,8 @@ def _find(store: Store, task: Task, memo: MemoModel, model_spec: str, settings: 
         "model": memo.identity,
         "model_spec": model_spec,
         "settings": msgspec.to_builtins(settings),
+        "learners": [learner.name for learner in learners],
+        "gainful": importlib.metadata.version("gainful"),
     }
     wanted = digest(spec)
     known = [run for run in store.runs() if digest({k: v for k, v in run.spec.items() if k not in START}) == wanted]
