@@ -93,8 +93,9 @@ def improve(
     """Improve *model* on *task*: search on dev, confirm once, promote on evidence alone.
 
     *task* and *model* are objects or the words of the command line; *store* is a path (default: the user's data
-    directory); receipts lie in ``receipts`` beside it.  A run with other *learners*, by name, is another run.  Raises ``GainfulError`` for bad input, and ``Stopped`` where
-    the run was interrupted or its time was up: the same call goes on with it.
+    directory); receipts lie in ``receipts`` beside it.  A run with other *learners*, by name, is another run.
+    Raises ``GainfulError`` for bad input, and ``Stopped`` where the run was interrupted or its time was up: the
+    same call goes on with it.
     """
     work = _improve(task, model, Path(store or default_store()), settings or Settings(), learners, watchers)
     return _blocking(_limited(work, time_limit_s))
