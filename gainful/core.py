@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -291,6 +291,54 @@ class Policy(Value, frozen=True, dict=True):
         return 1
 
 
+class Trial(Value, frozen=True):
+    """A draft that was suspected to be wrong, and what one method of correction made of it, both scored by trusted checks.
+
+    ``before`` and ``after`` are scores in [0, 1]; ``extra`` is what the correction spent on top of the draft.
+    ``source`` says who scored: an answer key on cases, a trusted check on traffic, or the caller's feedback.
+    """
+
+    task: str
+    model: str
+    method: str
+    case: str
+    before: float
+    after: float
+    extra: Usage = Usage()
+    source: Literal["cases", "traffic", "feedback"] = "cases"
+
+
+VerdictWord: TypeAlias = Literal["verified", "corrected", "unverified", "failed-open"]
+"""What is known of a reply: a trusted check passed it; a correction replaced the draft; nothing; checking broke."""
+
+
+class Exchange(Value, frozen=True):
+    """One request of a caller's and the reply as the caller received it.
+
+    ``id`` is the reply's id, ``at`` the Unix time in seconds, ``key`` the name of the caller's key.  ``request`` and
+    ``reply`` are stored as far as the operator allows: in full, as ``{"sha256": ...}``, or not at all.  ``draft`` is
+    the draft's extracted value where a correction replaced it.  ``p_wrong`` is ``None`` where nothing is known.
+    """
+
+    id: str
+    at: float
+    task: str
+    policy: str
+    model: str
+    verdict: VerdictWord
+    status: int = 200
+    key: str = ""
+    request: JsonObject | None = None
+    reply: JsonObject | None = None
+    value: Any = None
+    draft: Any = None
+    verdicts: tuple[Verdict, ...] = ()
+    p_wrong: float | None = None
+    correction: str = ""
+    usage: Usage = Usage()
+    added_ms: float = 0.0
+
+
 class Proposal(Value, frozen=True):
     """A policy some learner suggests, and what it changes, in a few words for people."""
 
@@ -376,6 +424,19 @@ class Model(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class StreamingModel(Model, Protocol):
+    """A model that can also answer piece by piece, as a server in front of it must."""
+
+    def stream(self, body: JsonObject) -> AsyncGenerator[bytes, None]:
+        """Yield the payloads of the reply's server-sent events, each one chat.completion.chunk in JSON, as they come.
+
+        The closing ``[DONE]`` is left out.  *body* is as for ``complete``; ``stream`` is set here.  Raises
+        ``ModelError`` as ``complete`` does, before the first piece or between two.  Closing the generator stops the
+        computation.
+        """
+        ...
 
 
 class Check(Protocol):
@@ -480,7 +541,31 @@ class LearnerError(GainfulError):
 
 
 class ModelError(GainfulError):
-    """The model could not answer: an infrastructure error, never a wrong answer."""
+    """The model could not answer: an infrastructure error, never a wrong answer.
+
+    Where a server answered, ``status`` is its HTTP status, ``said`` the body it sent and ``retry_after_s`` how long it
+    asks to wait; ``None`` where it did not say.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        status: int | None = None,
+        said: JsonObject | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(sentence)
+        self.status, self.said, self.retry_after_s = status, said, retry_after_s
+
+    def __reduce__(self) -> tuple[Callable[..., ModelError], tuple[Any, ...]]:
+        return _model_error, (type(self), str(self), self.status, self.said, self.retry_after_s)
+
+
+def _model_error(kind: type[ModelError], sentence: str, *heard: Any) -> ModelError:
+    """Make a model's error again after pickling."""
+    status, said, retry_after_s = heard
+    return kind(sentence, status=status, said=said, retry_after_s=retry_after_s)
 
 
 class ModelNotFound(ModelError):
@@ -500,6 +585,10 @@ class StoreError(GainfulError):
 
 class ReceiptError(GainfulError):
     """A receipt that cannot be read."""
+
+
+class ServeError(GainfulError):
+    """A server that cannot be started: a port in use, keys that are missing, a task that cannot be served."""
 
 
 class Stopped(GainfulError):
