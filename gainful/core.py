@@ -294,8 +294,8 @@ class Policy(Value, frozen=True, dict=True):
 class Trial(Value, frozen=True):
     """A draft that was suspected to be wrong, and what one method of correction made of it.
 
-    ``before`` and ``after`` are scores in [0, 1] by trusted checks; ``extra`` is what the correction spent on top of the draft.
-    ``source`` says who scored: an answer key on cases, a trusted check on traffic, or the caller's feedback.
+    ``before`` and ``after`` are scores in [0, 1] by trusted checks; ``extra`` is what the correction spent on top of
+    the draft.  ``source`` says who scored: an answer key on cases, a trusted check on traffic, or the caller.
     """
 
     task: str
