@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import TOOL, case, scripted
 
-from gainful.answers.answer import Asking, answer
+from gainful.answers.allowance import Allowance, Limits
+from gainful.answers.answer import Asking, answer, judge_by
 from gainful.answers.extract import extract, json_values
 from gainful.answers.prompt import answer_schema, ordered, request
 from gainful.checks import AnswerKey, ToolCall
@@ -32,6 +33,7 @@ from gainful.core import (
     digest,
 )
 from gainful.core import ToolCall as Call
+from gainful.models import ScriptedModel
 
 FREE, SCHEMA, ARGUMENTS, NATIVE = (Format(shape=s) for s in ("free", "schema", "arguments", "native"))
 RIGHT = {"name": "add", "arguments": {"a": 3, "b": 1003}}
@@ -176,7 +178,7 @@ def test_any_text_can_be_searched_for_json(text: str) -> None:
 async def test_a_vote_stops_as_soon_as_the_rest_cannot_change_it() -> None:
     model = scripted(lambda body, sample: json.dumps(RIGHT))
 
-    outcome = await answer(Asking(case(3), Policy(strategy=Vote(samples=5)), model, Call()), [])
+    outcome = await answer(Asking(case(3), Policy(strategy=Vote(samples=5)), model, Call()), judge_by([]))
 
     assert outcome.usage.calls == 3
     assert outcome.answer.value == RIGHT
@@ -186,7 +188,7 @@ async def test_a_vote_takes_the_most_common_answer_and_silent_replies_do_not_vot
     replies = ["no idea", json.dumps(RIGHT), "no idea", '{"add": {"a": 3, "b": 1003}}', "no idea"]
     model = scripted(lambda body, sample: replies[sample])
 
-    outcome = await answer(Asking(case(3), Policy(strategy=Vote(samples=5)), model, Call()), [])
+    outcome = await answer(Asking(case(3), Policy(strategy=Vote(samples=5)), model, Call()), judge_by([]))
 
     assert outcome.answer.value == RIGHT
     assert outcome.answer.samples == (None, RIGHT, None, RIGHT)  # a fifth could not change it
@@ -199,7 +201,9 @@ async def test_refine_asks_again_with_the_check_s_words_and_keeps_the_better_ans
         asked.append(body)
         return json.dumps(RIGHT) if len(asked) == 2 else '{"name": "add", "arguments": {"a": 3}}'
 
-    outcome = await answer(Asking(case(3), Policy(strategy=Refine(2)), scripted(improves), Call()), [ToolCall()])
+    outcome = await answer(
+        Asking(case(3), Policy(strategy=Refine(2)), scripted(improves), Call()), judge_by([ToolCall()])
+    )
 
     assert outcome.answer.value == RIGHT
     assert outcome.usage.calls == 2
@@ -210,7 +214,7 @@ async def test_refine_keeps_the_first_answer_where_the_second_is_no_better() -> 
     replies = ['{"name": "add", "arguments": {"a": 3}}', '{"name": "add", "arguments": {"b": 3}}']
     model = scripted(lambda body, sample: replies[len(body["messages"]) > 2])
 
-    outcome = await answer(Asking(case(3), Policy(strategy=Refine(1)), model, Call()), [ToolCall()])
+    outcome = await answer(Asking(case(3), Policy(strategy=Refine(1)), model, Call()), judge_by([ToolCall()]))
 
     assert outcome.answer.value == {"name": "add", "arguments": {"a": 3}}
 
@@ -219,14 +223,47 @@ async def test_refine_keeps_the_first_answer_where_the_second_is_no_better() -> 
 async def test_no_strategy_exceeds_its_allowance(strategy: Vote | Refine) -> None:
     model = scripted(lambda body, sample: f'{{"name": "add", "arguments": {{"a": {sample}}}}}')
 
-    outcome = await answer(Asking(case(3), Policy(strategy=strategy), model, Call(), allowance=2), [ToolCall()])
+    one_more = Allowance(Limits(extra_calls=1))
+    asking = Asking(case(3), Policy(strategy=strategy), model, Call(), allowance=one_more)
+    outcome = await answer(asking, judge_by([ToolCall()]))
 
     assert outcome.usage.calls == 2
 
 
+@pytest.mark.parametrize("strategy", [Vote(samples=5), Refine(rounds=4)])
+@pytest.mark.parametrize("limits", [Limits(extra_tokens=0), Limits(extra_cost_usd=0.0)])
+async def test_spent_tokens_and_money_stop_the_next_call(strategy: Vote | Refine, limits: Limits) -> None:
+    model = scripted(lambda body, sample: f'{{"name": "add", "arguments": {{"a": {sample}}}}}')
+
+    asking = Asking(case(3), Policy(strategy=strategy), model, Call(), allowance=Allowance(limits))
+    outcome = await answer(asking, judge_by([ToolCall()]))
+
+    assert outcome.usage.calls == 1
+
+
+async def test_at_the_deadline_the_best_answer_so_far_stands() -> None:
+    clock = iter([0.0, *[0.5] * 8, *[1.5] * 99])
+    model = scripted(lambda body, sample: '{"name": "add", "arguments": {"a": 3}}')
+
+    late = Allowance(Limits(deadline_ms=1000), clock=lambda: next(clock))
+    asking = Asking(case(3), Policy(strategy=Vote(samples=5)), model, Call(), allowance=late)
+    outcome = await answer(asking, judge_by([]))
+
+    assert outcome.answer.value == {"name": "add", "arguments": {"a": 3}}
+    assert outcome.usage.calls < 5
+
+
+async def test_a_deadline_before_any_answer_is_no_answer() -> None:
+    model = ScriptedModel(["late"], delay_s=5)
+
+    asking = Asking(case(3), Policy(), model, Call(), allowance=Allowance(Limits(deadline_ms=10)))
+    with pytest.raises(TimeoutError):
+        await answer(asking, judge_by([]))
+
+
 async def test_a_check_that_reads_the_answer_key_cannot_help_to_answer() -> None:
     with pytest.raises(CheckError, match="reads the answer key"):
-        await answer(Asking(case(3), Policy(), scripted(), Call()), [AnswerKey()])
+        await answer(Asking(case(3), Policy(), scripted(), Call()), judge_by([AnswerKey()]))
 
 
 def test_the_digest_of_a_format_is_a_promise() -> None:

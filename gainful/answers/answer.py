@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
+from gainful.answers.allowance import Allowance
 from gainful.answers.extract import extract
 from gainful.answers.prompt import request
 from gainful.core import (
@@ -26,6 +28,7 @@ from gainful.core import (
     Reply,
     Usage,
     Value,
+    Verdict,
     Vote,
     canonical,
     judge,
@@ -42,44 +45,73 @@ class Outcome(Value, frozen=True):
     usage: Usage
 
 
-class Asking:
-    """One case being answered: asks the model, extracts, and keeps account against an allowance of calls."""
-
-    def __init__(self, case: Case, policy: Policy, model: Model, kind: AnswerKind, allowance: int | None = None):
-        if allowance is not None and allowance < 1:
-            raise ValueError(f"an allowance of {allowance} calls answers nothing; allow at least 1")
-        self.case, self.policy, self.model, self.kind = case, policy, model, kind
-        self.body = request(policy, case, kind)
-        self._left = allowance
-        self._replies: list[Reply] = []
-
-    def affords(self, calls: int) -> int:
-        """How many of *calls* more the allowance covers."""
-        return calls if self._left is None else min(calls, self._left)
-
-    async def ask(self, body: JsonObject, sample: int = 0) -> tuple[JsonObject, Answer]:
-        """Ask once; return the reply's message and the answer in it."""
-        if self._left is not None:
-            self._left -= 1
-        reply = await self.model.complete(body, sample=sample)
-        self._replies.append(reply)
-        value = extract(self.kind, reply.message, self.case, self.policy.format)
-        return reply.message, Answer(text=message_text(reply.message), value=value)
-
-    def outcome(self, answer: Answer) -> Outcome:
-        """Close the account."""
-        usage = sum((reply.usage for reply in self._replies), Usage())
-        return Outcome(answer=answer, calls=tuple(sorted(reply.key for reply in self._replies)), usage=usage)
+Judge: TypeAlias = Callable[[Case, Answer], Awaitable[tuple[Verdict, ...]]]
+"""What strategies consult; nothing in it reads an answer key."""
 
 
-async def answer(asking: Asking, checks: Sequence[Check]) -> Outcome:
-    """Answer under the policy's strategy.  *checks* may be consulted by strategies that verify.
-
-    Raises ``ModelError`` where the model cannot be asked, ``CheckError`` for a check that reads the target.
-    """
+def judge_by(checks: Sequence[Check]) -> Judge:
+    """Return a judge that runs *checks* here and now; raises ``CheckError`` for one that reads the target."""
     for check in checks:
         if check.needs_target:
             raise CheckError(f"check {check.name!r} reads the answer key; it cannot help to answer")
+
+    async def judging(case: Case, answer: Answer) -> tuple[Verdict, ...]:
+        return judge(checks, case, answer)
+
+    return judging
+
+
+class Asking:
+    """One case being answered: asks the model, extracts, and keeps account against an allowance.
+
+    *body* is the request to start from, where it is not simply that of the policy for the case.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        policy: Policy,
+        model: Model,
+        kind: AnswerKind,
+        body: JsonObject | None = None,
+        allowance: Allowance | None = None,
+    ):
+        self.case, self.policy, self.model, self.kind = case, policy, model, kind
+        self.body = request(policy, case, kind) if body is None else body
+        self.allowance = allowance or Allowance()
+        self.replies: list[Reply] = []
+
+    async def ask(self, body: JsonObject, sample: int = 0) -> tuple[JsonObject, Answer]:
+        """Ask once; return the reply's message and the answer in it.  Raises ``TimeoutError`` at the deadline."""
+        is_first = self.allowance.claim()
+        async with asyncio.timeout(self.allowance.left_s):
+            reply = await self.model.complete(body, sample=sample)
+        self.take(reply, is_first=is_first)
+        return reply.message, self.read(reply.message)
+
+    def take(self, reply: Reply, *, is_first: bool) -> None:
+        """Enter a reply into the account."""
+        self.replies.append(reply)
+        if not is_first:
+            self.allowance.spend(reply.usage)
+
+    def read(self, message: JsonObject) -> Answer:
+        """Return the answer in a reply's message."""
+        value = extract(self.kind, message, self.case, self.policy.format)
+        return Answer(text=message_text(message), value=value)
+
+    def outcome(self, answer: Answer) -> Outcome:
+        """Close the account."""
+        usage = sum((reply.usage for reply in self.replies), Usage())
+        return Outcome(answer=answer, calls=tuple(sorted(reply.key for reply in self.replies)), usage=usage)
+
+
+async def answer(asking: Asking, judging: Judge) -> Outcome:
+    """Answer under the policy's strategy; strategies that verify consult *judging*.
+
+    Raises ``ModelError`` where the model cannot be asked, and ``TimeoutError`` where the deadline came before any
+    answer.
+    """
     match asking.policy.strategy:
         case Once():
             _, found = await asking.ask(asking.body)
@@ -87,23 +119,36 @@ async def answer(asking: Asking, checks: Sequence[Check]) -> Outcome:
         case Vote() as vote:
             return await _vote(asking, vote)
         case Refine() as refine:
-            return await _refine(asking, refine, checks)
+            return await _refine(asking, refine, judging)
 
 
 async def _vote(asking: Asking, vote: Vote) -> Outcome:
     """Ask for a majority at once, then one at a time while the rest could still change the leader."""
     answers: list[Answer] = []
-    wanted = asking.affords(vote.samples)
+    wanted = vote.samples
     while len(answers) < wanted:
         first = vote.samples // 2 + 1 if not answers else 1
-        numbers = range(len(answers), min(len(answers) + first, wanted))
-        bodies = [{**asking.body, "temperature": vote.temperature, "seed": number} for number in numbers]
-        asked = await asyncio.gather(*(asking.ask(b, n) for b, n in zip(bodies, numbers, strict=True)))
-        answers += [found for _, found in asked]
+        numbers = range(len(answers), len(answers) + asking.allowance.affords(min(first, wanted - len(answers))))
+        found = await _sampled(asking, vote, numbers)
+        answers += found
+        if len(found) < first:
+            break  # the allowance or the deadline: the best so far
         counts = [count for _, count in _tally(answers).most_common(2)] + [0, 0]
         if counts[0] - counts[1] > wanted - len(answers):
             break
     return asking.outcome(_leader(answers))
+
+
+async def _sampled(asking: Asking, vote: Vote, numbers: Sequence[int]) -> list[Answer]:
+    """Take the samples *numbers* at once; those that the deadline cut off are left out, unless all of them were."""
+    bodies = [{**asking.body, "temperature": vote.temperature, "seed": number} for number in numbers]
+    asked = await asyncio.gather(
+        *(asking.ask(b, n) for b, n in zip(bodies, numbers, strict=True)), return_exceptions=True
+    )
+    for failed in (a for a in asked if isinstance(a, BaseException)):
+        if not isinstance(failed, TimeoutError) or not asking.replies:
+            raise failed
+    return [found for _, found in (a for a in asked if not isinstance(a, BaseException))]
 
 
 def _tally(answers: Sequence[Answer]) -> Counter[bytes]:
@@ -122,21 +167,24 @@ def _leader(answers: Sequence[Answer]) -> Answer:
     return Answer(text=winner.text, value=winner.value, samples=samples)
 
 
-async def _refine(asking: Asking, refine: Refine, checks: Sequence[Check]) -> Outcome:
+async def _refine(asking: Asking, refine: Refine, judging: Judge) -> Outcome:
     """Ask again with the checks' own words; a later answer wins only where the checks score it higher."""
     message, best = await asking.ask(asking.body)
     messages = list(asking.body["messages"])
-    for _ in range(asking.affords(refine.rounds)):
-        verdicts = judge(checks, asking.case, best)
+    for _ in range(refine.rounds):
+        verdicts = await judging(asking.case, best)
         objections = [v.feedback for v in verdicts if v.score is not None and v.score < 1.0 and v.feedback]
-        if not objections:
+        if not objections or not asking.allowance.affords(1):
             break
         words = "This is not right yet. " + " ".join(objections) + " Reply again in the same form."
         messages += [
             {"role": "assistant", "content": message_text(message) or best.text},
             {"role": "user", "content": words},
         ]
-        message, found = await asking.ask({**asking.body, "messages": messages})
-        if (lowest(judge(checks, asking.case, found)) or 0.0) > (lowest(verdicts) or 0.0):
+        try:
+            message, found = await asking.ask({**asking.body, "messages": messages})
+        except TimeoutError:
+            break
+        if (lowest(await judging(asking.case, found)) or 0.0) > (lowest(verdicts) or 0.0):
             best = found
     return asking.outcome(best)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 
-from gainful.answers.answer import Asking, Outcome, answer
+from gainful.answers.answer import Asking, Outcome, answer, judge_by
 from gainful.core import (
     Answer,
     AnswerKind,
@@ -41,7 +41,7 @@ class Engine:
     async def attempt(self, case: Case, policy: Policy, checks: Sequence[Check]) -> Attempt:
         """Answer one case and judge the answer by *checks*; a request that the model refuses is an empty answer."""
         try:
-            outcome = await answer(Asking(case, policy, self.model, self.kind), self.consult)
+            outcome = await answer(Asking(case, policy, self.model, self.kind), judge_by(self.consult))
         except RequestRefused:
             outcome = Outcome(answer=Answer(text=""), calls=(), usage=Usage())
         verdicts = judge(checks, case, outcome.answer)
