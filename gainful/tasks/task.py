@@ -11,9 +11,11 @@ import msgspec
 from gainful.checks import Function
 from gainful.core import AnswerKind, Case, Check, JsonObject, Policy, TaskError
 from gainful.tasks.holdout import Holdout
+from gainful.tasks.serving import Serving
 from gainful.tasks.split import Divided
 
 NO_POLICY = Policy()
+AS_USUAL = Serving()
 POPULATION = "cases"  # the same for all: a hold-out under another name is the same hold-out, with the same budget
 
 
@@ -23,6 +25,7 @@ class Task:
 
     ``checks`` are those that learning may use on ``dev``; ``proof`` are those of the confirmation on ``holdout``.
     ``spec`` says where all of it came from, enough to load the task again: ``spec["load"]`` is what ``load`` takes.
+    ``serving`` says how callers are served; no gain depends on it.
     Raises ``TaskError`` where there is no dev case or no check to learn from.
     """
 
@@ -34,6 +37,7 @@ class Task:
     proof: tuple[Check, ...]
     baseline: Policy
     spec: JsonObject
+    serving: Serving = AS_USUAL
 
     def __post_init__(self) -> None:
         if not self.dev:

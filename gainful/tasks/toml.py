@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import msgspec
 from gainful import checks
 from gainful.core import AnswerKind, Case, Check, Choice, Json, JsonObject, Policy, TaskError
 from gainful.tasks import jsonl
+from gainful.tasks.serving import Serving
 from gainful.tasks.split import DEV_SHARE, Split, divide
 from gainful.tasks.task import Task, make_task
 
@@ -31,6 +33,7 @@ class File(msgspec.Struct, frozen=True):
     max_tokens: int = 256
     split: float = DEV_SHARE
     seed: int = 0
+    serve: JsonObject = {}
 
 
 def load(path: Path) -> Task:
@@ -55,7 +58,8 @@ def _task(table: JsonObject, folder: Path) -> Task:
     kind = _kind(file.answer, folder)
     judging = [_judging(check, kind, folder) for check in file.checks]
     paths = [file.cases] if isinstance(file.cases, str) else file.cases
-    return make_task(
+    _refuse_unknown(file.serve, Serving.__struct_fields__, "serve")
+    task = make_task(
         file.name,
         divide(_cases(folder / path for path in paths), Split(dev=file.split, seed=file.seed)),
         kind,
@@ -63,6 +67,7 @@ def _task(table: JsonObject, folder: Path) -> Task:
         proof=[check for check, use in judging if use != "learn"],
         baseline=Policy(instructions=file.instructions, max_tokens=file.max_tokens),
     )
+    return replace(task, serving=_convert(file.serve, Serving, "serve"))
 
 
 def _cases(paths: Iterable[Path]) -> Iterator[Case]:
