@@ -1,6 +1,7 @@
 """A real HTTP server that speaks chat completions and misbehaves as it is told."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,10 @@ Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ChatServer:
-    """Answers "hello" unless ``then`` holds behaviours: those are used up first, one a request."""
+    """Answers "hello", streamed where that is asked for.
+
+    Where ``then`` holds behaviours, those are used up first, one a request.
+    """
 
     def __init__(self, *then: Behaviour) -> None:
         self.then = list(then)
@@ -28,7 +32,11 @@ class ChatServer:
         self.most_running = max(self.most_running, self.running)
         try:
             await asyncio.sleep(0)  # let others in, so that what runs at once is seen to
-            return await self.then.pop(0)(request) if self.then else web.json_response(chat("hello"))
+            if self.then:
+                return await self.then.pop(0)(request)
+            if self.bodies[-1].get("stream"):
+                return await streamed(*HELLO)(request)
+            return web.json_response(chat("hello"))
         finally:
             self.running -= 1
 
@@ -45,6 +53,38 @@ def chat(text: str) -> dict[str, Any]:
         "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500},
         "system_fingerprint": "fp_1",
     }
+
+
+def chunk(delta: dict[str, Any], finish_reason: str | None = None, index: int = 0) -> bytes:
+    """Return the payload of one event."""
+    choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
+    return json.dumps({"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": [choice]}).encode()
+
+
+USAGE = b'{"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 500}}'
+BEGUN = (chunk({"role": "assistant", "content": ""}), chunk({"content": "hel"}), chunk({"content": "lo"}))
+ENDED = (*BEGUN, chunk({}, "stop"), USAGE)
+HELLO = (*ENDED, b"[DONE]")
+
+
+def event(payload: bytes) -> bytes:
+    """Return *payload* as an event of a stream."""
+    return b"data: " + payload + b"\n\n"
+
+
+def streamed(*payloads: bytes, piece: int = 1 << 20, then: Behaviour | None = None) -> Behaviour:
+    """Stream *payloads* as events, *piece* bytes at a time, and go on as *then* says."""
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        sent = b"".join(map(event, payloads))
+        for start in range(0, len(sent), piece):
+            await response.write(sent[start : start + piece])
+            await asyncio.sleep(0)
+        return await then(request) if then else response
+
+    return behave
 
 
 def status(number: int, message: str = "because", headers: Mapping[str, str] | None = None, **error: str) -> Behaviour:

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from gainful.core import JsonObject, ModelNotFound, Reply, RequestRefused
+from gainful.core import JsonObject, ModelNotFound, Reply, RequestRefused, StreamingModel
 from gainful.models import SMOLLM2, EmbeddedModel, OpenAIModel, wheel_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -138,6 +139,63 @@ async def test_cancelled_calls_stop_being_computed(model: EmbeddedModel) -> None
     await asyncio.wait_for(model.complete({**BODY, "max_tokens": 1}), 30)
 
 
+async def streamed(model: StreamingModel, body: JsonObject) -> list[JsonObject]:
+    async with aclosing(model.stream(body)) as payloads:
+        return [json.loads(payload) async for payload in payloads]
+
+
+def text_of(chunks: list[JsonObject]) -> str:
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
+
+
+async def test_a_stream_says_what_a_whole_reply_says(model: EmbeddedModel) -> None:
+    whole = (await model.complete(BODY)).message["content"]
+
+    assert text_of(await streamed(model, BODY)) == whole
+
+
+async def test_a_streamed_schema_is_kept_without_white_space(model: EmbeddedModel) -> None:
+    text = text_of(await streamed(model, {**BODY, **schema(FRUIT)}))
+
+    assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
+    assert set(json.loads(text)) == {"fruit", "ripe"}
+
+
+async def test_a_schema_that_cannot_be_kept_is_refused_before_the_stream_begins(model: EmbeddedModel) -> None:
+    with pytest.raises(RequestRefused, match="cannot keep to this JSON schema"):
+        await anext(model.stream({**BODY, **schema({"type": "string", "pattern": "^b(?=c)"})}))
+
+
+@pytest.mark.parametrize("change", [{"messages": [{"role": "user", "content": "word " * 3000}]}, {"messages": None}])
+async def test_a_stream_the_engine_will_not_begin_is_refused_in_its_words(
+    model: EmbeddedModel, change: JsonObject
+) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        await anext(model.stream({**BODY, **change}))
+
+    assert caught.value.status == 400
+    assert caught.value.said is not None
+    assert caught.value.said["error"]["message"] in str(caught.value)
+
+
+async def test_closed_streams_stop_being_computed(model: EmbeddedModel) -> None:
+    endless = {**BODY, "max_tokens": 1900, "ignore_eos": True}
+    streams = [model.stream(endless) for _ in range(model.concurrency)]
+    await asyncio.gather(*map(anext, streams))
+    for stream in streams:
+        await stream.aclose()
+
+    # Every slot was taken: without cancellation this would wait for thousands of tokens.
+    await asyncio.wait_for(model.complete({**BODY, "max_tokens": 1}), 30)
+
+
+async def test_calls_follow_streams_on_live_connections(model: EmbeddedModel) -> None:
+    """The engine hangs up after a stream: a connection that was kept would fail the next call."""
+    for _ in range(3):
+        await streamed(model, {**BODY, "max_tokens": 1})
+        await model.complete({**BODY, "max_tokens": 1})
+
+
 async def test_the_openai_client_and_the_embedded_model_read_one_protocol(model: EmbeddedModel, gguf: Path) -> None:
     import xllamacpp
 
@@ -150,6 +208,8 @@ async def test_the_openai_client_and_the_embedded_model_read_one_protocol(model:
     reply = await client.complete({**BODY, "max_tokens": 2, "logprobs": True})
     with pytest.raises(RequestRefused, match="exceeds the available context size"):
         await client.complete({"messages": [{"role": "user", "content": "word " * 3000}]})
+    for _ in range(3):  # the server hangs up after each stream, and the next finds another connection
+        assert text_of(await streamed(client, {**BODY, "max_tokens": 2}))
     await client.close()
 
     assert reply.usage.completion_tokens == 2

@@ -176,7 +176,10 @@ def test_connect_takes_url_and_key_from_the_environment(monkeypatch: pytest.Monk
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1/")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
-    assert connect("openai:qwen/qwen3:0.6b").identity == {
+    model = connect("openai:qwen/qwen3:0.6b", concurrency=500)
+
+    assert model.concurrency == 500
+    assert model.identity == {
         "engine": "openai",
         "base_url": "http://localhost:8000/v1",
         "model": "qwen/qwen3:0.6b",

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gainful.core import Model, ModelNotFound
+from gainful.core import ModelNotFound, StreamingModel
 from gainful.models.embedded import EmbeddedModel
 from gainful.models.files import hub_file, wheel_file
-from gainful.models.openai import OpenAIModel
+from gainful.models.openai import CONCURRENCY, PATIENT, OpenAIModel
+from gainful.models.patience import Patience
 from gainful.models.scripted import ReplayModel, ScriptedModel
 
 __all__ = ["EmbeddedModel", "OpenAIModel", "ReplayModel", "ScriptedModel", "connect", "hub_file", "wheel_file"]
@@ -27,10 +28,11 @@ SMOLLM2 = {  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0: 93 MB, the smallest mode
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 
 
-def connect(spec: str) -> Model:
+def connect(spec: str, *, patience: Patience = PATIENT, concurrency: int = CONCURRENCY) -> StreamingModel:
     """Return the model that *spec* names: "embedded", "gguf:PATH", "hf:REPO/FILE" or "openai:NAME".
 
-    "openai" takes base URL and key from ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``.  Raises ``ModelNotFound``.
+    "openai" takes base URL and key from ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``.  *patience* and *concurrency* are
+    for a server: a model in this process has slots of its own and needs no patience.  Raises ``ModelNotFound``.
     """
     kind, _, rest = spec.partition(":")
     if spec == "embedded":
@@ -46,5 +48,5 @@ def connect(spec: str) -> Model:
             raise ModelNotFound(
                 f"{spec} needs a server; set OPENAI_BASE_URL, or OPENAI_API_KEY alone for {OPENAI_BASE_URL}"
             )
-        return OpenAIModel(rest, base_url or OPENAI_BASE_URL, key)
+        return OpenAIModel(rest, base_url or OPENAI_BASE_URL, key, patience=patience, concurrency=concurrency)
     raise ModelNotFound(f"unknown model {spec!r}; use embedded, gguf:PATH, hf:REPO/FILE or openai:NAME")

@@ -17,7 +17,9 @@ import os
 import secrets
 import tempfile
 import time
-from contextlib import suppress
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,12 +29,15 @@ import aiohttp
 from gainful.core import JsonObject, ModelError, ModelNotFound, Reply, RequestRefused
 from gainful.models.constraint import constrained, grammar_holds, is_doubtful, probe
 from gainful.models.gguf import check_gguf, gguf_digest
-from gainful.models.session import Response, Session
+from gainful.models.session import JSON, Response, Session, read
 from gainful.models.slots import Slots
+from gainful.models.stream import payloads
 
 CHAT = "/v1/chat/completions"
 MOST_THREADS = 8  # memory, not arithmetic, bounds decoding beyond this
 SPINS = "300"  # none costs 5 % of the speed when alone, ten times as many cost 15 % beside a busy process
+REMEMBERED = 256  # grammars that were put to the proof
+ONCE = {**JSON, "Connection": "close"}  # the engine hangs up after a stream without saying so beforehand
 QUIET = -1  # llama.cpp's verbosity at which nothing reaches the user's terminal
 
 
@@ -79,7 +84,7 @@ class EmbeddedModel:
         self._key = secrets.token_hex(16)
         self._loaded: Loaded | None = None
         self._opening: asyncio.Task[Line] | None = None
-        self._held: dict[str, bool] = {}  # grammars that were put to the proof, and whether the engine holds to them
+        self._held: OrderedDict[str, bool] = OrderedDict()  # grammar → whether the engine holds to it, oldest first
 
     @property
     def identity(self) -> JsonObject:
@@ -103,8 +108,28 @@ class EmbeddedModel:
             if wanted is not body and is_doubtful(body, reply.body):
                 await self._prove(line, wanted["grammar"])
         except (aiohttp.ClientError, OSError) as error:
-            raise ModelError(f"{self.name}: the embedded engine broke off ({type(error).__name__}: {error})") from error
+            raise self._broke_off(error) from error
         return reply
+
+    async def stream(self, body: JsonObject) -> AsyncGenerator[bytes, None]:
+        """Yield the payloads of the reply's events; see ``core.StreamingModel``.
+
+        Raises what ``complete`` raises.  That the engine holds to a schema is proved before the first piece, once.
+        """
+        wanted = constrained(body)
+        line = await self._opened()
+        if wanted is not body:
+            try:
+                await self._prove(line, wanted["grammar"])
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._broke_off(error) from error
+        async with (
+            line.slots.slot(wanted) as slot,
+            await self._begin(line, {**wanted, "id_slot": slot, "stream": True}) as response,
+            aclosing(payloads(response, self.name)) as events,
+        ):
+            async for payload in events:
+                yield payload
 
     async def close(self) -> None:
         """Free the model."""
@@ -120,14 +145,34 @@ class EmbeddedModel:
         body = response.body
         if response.status == 200 and isinstance(body, dict) and body.get("choices"):
             return body
-        if response.status < 500:
-            raise RequestRefused(f"{self.name} refused the request: {response.said!r}")
-        raise ModelError(f"{self.name}: the embedded engine failed ({response.status}: {response.said!r})")
+        raise self._failure(response)
+
+    def _failure(self, response: Response) -> ModelError:
+        status, said, words = response.status, response.said, response.words
+        if status < 500:
+            return RequestRefused(f"{self.name} refused the request: {words!r}", status=status, said=said)
+        return ModelError(f"{self.name}: the embedded engine failed ({status}: {words!r})", status=status, said=said)
+
+    async def _begin(self, line: Line, body: JsonObject) -> aiohttp.ClientResponse:
+        """Return the reply where it is a stream, else raise what is wrong with it."""
+        try:
+            response = await line.session.send(CHAT, body, ONCE)
+            if response.status == 200:
+                return response
+            async with response:
+                raise self._failure(await read(response))
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._broke_off(error) from error
+
+    def _broke_off(self, error: aiohttp.ClientError | OSError) -> ModelError:
+        return ModelError(f"{self.name}: the embedded engine broke off ({type(error).__name__}: {error})")
 
     async def _prove(self, line: Line, grammar: str) -> None:
         """Raise ``RequestRefused`` unless the engine holds to *grammar*: one that it cannot read it passes over."""
         if grammar not in self._held:
             self._held[grammar] = grammar_holds(self._read(await line.session.post(CHAT, probe(grammar))))
+            while len(self._held) > REMEMBERED:
+                self._held.popitem(last=False)
         if not self._held[grammar]:
             raise RequestRefused(f"{self.name} cannot keep to this JSON schema; leave out patterns and rare keywords")
 

@@ -1,14 +1,16 @@
 """Any server that speaks the OpenAI chat-completions protocol: vLLM, SGLang, Ollama, llama.cpp, a vendor.
 
 Guarantees: the request passes through untouched, the reply comes back untouched; what a busy or failing server
-can cure by time is tried again with backoff, what it cannot is told in one sentence.  Counting calls against
-a budget and remembering replies are left to others.
+can cure by time is tried again with backoff, what it cannot is told in one sentence.  A streamed reply is tried
+once.  Counting calls against a budget and remembering replies are left to others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -16,12 +18,14 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 
 from gainful.core import JsonObject, ModelError, ModelNotFound, Reply, RequestRefused
-from gainful.models.patience import Pace, Patience, retry_after_s
-from gainful.models.session import Response, Session
+from gainful.models.patience import Pace, Patience, may_pass, retry_after_s
+from gainful.models.session import Response, Session, read
+from gainful.models.stream import payloads
 
-TRANSIENT = frozenset({408, 409, 429})  # and every 5xx: time may cure these
+CHAT = "/chat/completions"
 CROWDED = frozenset({429, 503})  # the server says that it has too much to do
 PATIENT = Patience()
+CONCURRENCY = 32  # calls at once: what a server of one's own takes well, and vendors allow
 SHOWN_MODELS = 8  # names of served models in an error sentence: more than that is no help
 
 
@@ -40,18 +44,27 @@ class Price:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A failed attempt that may go well later."""
+    """A failed attempt that may go well later, and what the server said, where it said anything."""
 
     sentence: str
+    status: int | None = None
+    said: JsonObject | None = None
     asked_s: float | None = None
-    crowded: bool = False
+
+    def error(self, ending: str) -> ModelError:
+        """Return the error to raise when nothing more is tried."""
+        asked = "" if self.asked_s is None else f", which asks to wait {self.asked_s:g} s"
+        return ModelError(
+            f"{self.sentence}{asked}{ending}", status=self.status, said=self.said, retry_after_s=self.asked_s
+        )
 
 
 class OpenAIModel:
     """The model that a server at *base_url* (ending in ``/v1`` as a rule) serves under *name*.
 
-    ``concurrency`` is the most calls at once; fewer run while the server turns calls away.  Without *price*
-    the cost of a reply is unknown.  Use it in one event loop, and ``close`` it there.
+    ``concurrency`` is the most calls at once; fewer run while the server turns calls away, unless *patience* is for one
+    attempt: then the caller is turned away too, and waits in our place.  Without *price* the cost of a reply is
+    unknown.  Use it in one event loop, and ``close`` it there.
     """
 
     def __init__(
@@ -60,7 +73,7 @@ class OpenAIModel:
         base_url: str,
         api_key: str | None = None,
         *,
-        concurrency: int = 32,
+        concurrency: int = CONCURRENCY,
         patience: Patience = PATIENT,
         price: Price | None = None,
     ) -> None:
@@ -94,13 +107,28 @@ class OpenAIModel:
                 if isinstance(outcome, Reply):
                     turn.went_well = True
                     return outcome
-                turn.went_well = False if outcome.crowded else None
+                if outcome.status in CROWDED and self._patience.attempts > 1:
+                    turn.went_well = False
             tried += 1
             wait_s = self._patience.wait_s(tried, outcome.asked_s)
             if wait_s is None:
-                asked = "" if outcome.asked_s is None else f", which asks to wait {outcome.asked_s:g} s"
-                raise ModelError(f"{outcome.sentence}{asked}; gave up after {tried} attempt(s), try again later")
+                raise outcome.error(f"; gave up after {tried} attempt(s), try again later")
             await asyncio.sleep(wait_s)
+
+    async def stream(self, body: JsonObject) -> AsyncGenerator[bytes, None]:
+        """Yield the payloads of the reply's events; see ``core.StreamingModel``.
+
+        One attempt is made.  Raises what ``complete`` raises before the first payload, and ``ModelError`` for a stream
+        that breaks off, holds something that is no JSON object, or an error.
+        """
+        async with (
+            self._pace.turn() as turn,
+            await self._begin({**body, "model": self.name, "stream": True}) as response,
+            aclosing(payloads(response, self._where)) as events,
+        ):
+            turn.went_well = True
+            async for payload in events:
+                yield payload
 
     async def close(self) -> None:
         """Close the connections."""
@@ -109,41 +137,66 @@ class OpenAIModel:
     async def _try(self, body: JsonObject) -> Reply | Trouble:
         started = time.perf_counter()
         try:
-            response = await self._session.post("/chat/completions", body)
-        except TimeoutError:
-            return Trouble(f"{self._where} did not answer within {self._patience.timeout_s:g} s")
+            response = await self._session.post(CHAT, body)
         except (aiohttp.ClientError, OSError) as error:
-            return Trouble(f"{self._where} cannot be reached ({type(error).__name__}: {error})")
+            return self._unanswered(error)
         if response.status == 200:
             return self._read(response, (time.perf_counter() - started) * 1000)
-        if response.status in TRANSIENT or response.status >= 500:
-            sentence = f"{self._where} answered {response.status}: {response.said!r}"
-            return Trouble(sentence, retry_after_s(response.headers), response.status in CROWDED)
-        raise await self._refusal(response)
+        return await self._trouble(response)
+
+    async def _begin(self, body: JsonObject) -> aiohttp.ClientResponse:
+        """Return the reply where it is a stream, else raise what is wrong with it."""
+        try:
+            response = await self._session.send(CHAT, body)
+            if response.status == 200 and response.content_type != "application/json":
+                return response
+            async with response:
+                whole = await read(response)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unanswered(error).error("; try again later") from error
+        if whole.status != 200:
+            raise (await self._trouble(whole)).error("; try again later")
+        raise ModelError(f"{self._where} answered without streaming: {whole.text[:200]!r}", said=whole.said)
+
+    def _unanswered(self, error: aiohttp.ClientError | OSError) -> Trouble:
+        if isinstance(error, TimeoutError):
+            return Trouble(f"{self._where} did not answer within {self._patience.timeout_s:g} s")
+        return Trouble(f"{self._where} cannot be reached ({type(error).__name__}: {error})")
+
+    async def _trouble(self, response: Response) -> Trouble:
+        """Return what is wrong where time may cure it, else raise it."""
+        if not may_pass(response.status):
+            raise await self._refusal(response)
+        sentence = f"{self._where} answered {response.status}: {response.words!r}"
+        return Trouble(sentence, response.status, response.said, retry_after_s(response.headers))
 
     def _read(self, response: Response, elapsed_ms: float) -> Reply | Trouble:
-        body = response.body
+        body, said = response.body, response.said
         if not isinstance(body, dict):
             return Trouble(f"{self._where} answered something that is no JSON object: {response.text[:80]!r}")
         choices = body.get("choices")
         if not (isinstance(choices, list) and choices and isinstance(_member(choices[0], "message"), dict)):
-            return Trouble(f"{self._where} answered without a choice: {response.text[:200]!r}")
+            return Trouble(f"{self._where} answered without a choice: {response.text[:200]!r}", said=said)
         usage = body.get("usage")
         cost_usd = self._price.cost_usd(usage) if self._price is not None and isinstance(usage, dict) else None
         return Reply(body=body, elapsed_ms=elapsed_ms, cost_usd=cost_usd)
 
     async def _refusal(self, response: Response) -> ModelError:
-        status, said = response.status, response.said
+        status, said, words = response.status, response.said, response.words
         if status in (401, 403):
-            return ModelError(f"{self._where} refused the key ({status}: {said!r}); set OPENAI_API_KEY to a valid one")
+            sentence = f"{self._where} refused the key ({status}: {words!r}); set OPENAI_API_KEY to a valid one"
+            return ModelError(sentence, status=status, said=said)
         code = _member(_member(response.body, "error"), "code")
         if status != 404 and code != "model_not_found":
-            return RequestRefused(f"{self._where} refused the request ({status}): {said!r}")
+            sentence = f"{self._where} refused the request ({status}): {words!r}"
+            return RequestRefused(sentence, status=status, said=said)
         served = await self._served()
         if served is None:
-            return ModelNotFound(f"{self._where} has no chat completions ({status}: {said!r}); check OPENAI_BASE_URL")
-        shown = ", ".join(served[:SHOWN_MODELS]) + (", ..." if len(served) > SHOWN_MODELS else "")
-        return ModelNotFound(f"{self._where} has no model {self.name!r}; it serves {shown or 'none'}")
+            sentence = f"{self._where} has no chat completions ({status}: {words!r}); check OPENAI_BASE_URL"
+        else:
+            shown = ", ".join(served[:SHOWN_MODELS]) + (", ..." if len(served) > SHOWN_MODELS else "")
+            sentence = f"{self._where} has no model {self.name!r}; it serves {shown or 'none'}"
+        return ModelNotFound(sentence, status=status, said=said)
 
     async def _served(self) -> list[str] | None:
         try:

@@ -16,6 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+TRANSIENT = frozenset({408, 409, 429})  # and every 5xx: time may cure these
+
+
+def may_pass(status: int) -> bool:
+    """Whether time may cure what an HTTP status says."""
+    return status in TRANSIENT or status >= 500
+
 
 @dataclass(frozen=True)
 class Patience:

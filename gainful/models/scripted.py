@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import msgspec
+
 from gainful.core import JsonObject, ModelError, Reply, digest
+from gainful.models.chunks import split
 
 Script: TypeAlias = Callable[[JsonObject, int], str | JsonObject]
 """From a request's body and its sample number to a text, a message, or a whole reply body."""
@@ -67,6 +70,13 @@ class ScriptedModel:
         else:
             raise ModelError(f"scripted model {self.name!r} has {len(self._script)} answers and was asked for one more")
         return Reply(body=_reply_body(body, answer), elapsed_ms=self._delay_s * 1000)
+
+    async def stream(self, body: JsonObject) -> AsyncGenerator[bytes, None]:
+        """Yield the script's answer in pieces, ``usage`` at the end where ``stream_options`` asks for it."""
+        reply = await self.complete(body)
+        options = body.get("stream_options") or {}
+        for chunk in split(reply.body, include_usage=bool(options.get("include_usage"))):
+            yield msgspec.json.encode(chunk)
 
     async def close(self) -> None:
         """Do nothing: there is nothing to free."""
