@@ -587,6 +587,10 @@ class ReceiptError(GainfulError):
     """A receipt that cannot be read."""
 
 
+class CalibrationError(GainfulError):
+    """Nothing can be calibrated: no verdict is known beyond doubt, or a package is missing."""
+
+
 class ServeError(GainfulError):
     """A server that cannot be started: a port in use, keys that are missing, a task that cannot be served."""
 
