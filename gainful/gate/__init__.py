@@ -7,8 +7,9 @@ to quote before.  Bad numbers raise ``ValueError``.
 """
 
 from gainful.gate.budget import Budget, epoch_alpha
+from gainful.gate.change import evidence_of_harm
 from gainful.gate.e_process import EProcess, beta_binomial_e_value
-from gainful.gate.intervals import interval, lower_bound, mean_interval, proportion_interval
+from gainful.gate.intervals import interval, lower_bound, mean_interval, present_bound, proportion_interval
 from gainful.gate.judgement import Decision, Judgement, Look
 from gainful.gate.power import cases_for, certifiable_gain
 from gainful.gate.sign_test import SignTest
@@ -24,8 +25,10 @@ __all__ = [
     "cases_for",
     "certifiable_gain",
     "epoch_alpha",
+    "evidence_of_harm",
     "interval",
     "lower_bound",
     "mean_interval",
+    "present_bound",
     "proportion_interval",
 ]

@@ -46,6 +46,19 @@ def lower_bound(differences: Sequence[float], level: float, size: int) -> float:
     return _lowest_mean(_scaled(differences, -1.0, 1.0, size), level, size) * 2.0 - 1.0
 
 
+def present_bound(differences: Sequence[float], level: float, size: int) -> float:
+    """Return ``lower_bound`` as of the last difference alone: later bad luck loosens it again.
+
+    Valid at all moments at once, as ``lower_bound`` is, and never above it.  It is for what must close again once the
+    evidence turns, where ``lower_bound`` would stay.
+
+    >>> good, bad = [1.0, 0.0] * 40, [-1.0, 0.0] * 50
+    >>> round(lower_bound(good + bad, 0.05, 180), 2), round(present_bound(good + bad, 0.05, 180), 2)
+    (0.37, -0.06)
+    """
+    return _lowest_mean(_scaled(differences, -1.0, 1.0, size), level, size, at_any_time=False) * 2.0 - 1.0
+
+
 def interval(
     values: Sequence[float], level: float, size: int, low: float = 0.0, high: float = 1.0
 ) -> tuple[float, float]:
@@ -101,8 +114,8 @@ def _scaled(values: Sequence[float], low: float, high: float, size: int) -> list
     return [(value - low) / (high - low) for value in values]
 
 
-def _lowest_mean(values: Sequence[float], level: float, size: int) -> float:
-    """Return the largest mean of *values* in [0, 1] that betting rejected at some time, 0 if it rejected none."""
+def _lowest_mean(values: Sequence[float], level: float, size: int, *, at_any_time: bool = True) -> float:
+    """Return the largest mean of *values* in [0, 1] that betting rejected, at some time or at the end; 0 if none."""
     fortune = 1.0 / float(exact(level))
     stakes = _stakes(values, math.log(fortune), size)
 
@@ -110,9 +123,9 @@ def _lowest_mean(values: Sequence[float], level: float, size: int) -> float:
         money, cap = 1.0, LARGEST_STAKE / mean
         for value, stake in zip(values, stakes, strict=True):
             money *= 1.0 + min(stake, cap) * (value - mean)
-            if money >= fortune:
+            if at_any_time and money >= fortune:
                 return True
-        return False
+        return money >= fortune
 
     return _largest(rejected)
 
