@@ -322,11 +322,13 @@ def test_a_changed_or_shortened_packed_text_never_gives_another_text(text: bytes
 
 
 def test_damaged_pages_are_told_and_nothing_is_overwritten(path: Path) -> None:
+    SQLiteStore(path).close()
+    tables = path.stat().st_size
     with SQLiteStore(path) as store:
         for number in range(200):
             store.memo_put(digest(number), digest([number]).encode())
     content = bytearray(path.read_bytes())
-    content[4096 * 2 :] = b"\xff" * (len(content) - 4096 * 2)
+    content[tables:] = b"\xff" * (len(content) - tables)
     path.write_bytes(content)
 
     with (

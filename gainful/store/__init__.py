@@ -1,35 +1,51 @@
-"""What is remembered: attempts, policies, champions, the ledger, runs, and a memo of model calls."""
+"""What is remembered: attempts, policies, champions, the ledger, runs, a memo of model calls, and what was served."""
 
 from pathlib import Path
 
 from gainful.core import StoreError
+from gainful.store.database import Sync
 from gainful.store.memo import MemoModel, memo_key
 from gainful.store.sqlite import SQLiteStore
+from gainful.store.sqlite_traffic import EncodedExchange, encode_exchange
 from gainful.store.store import Installed, LedgerEntry, LedgerKind, Run, Store, verify_chain
+from gainful.store.traffic import Feedback, Key, Traffic
 
 __all__ = [
+    "EncodedExchange",
+    "Feedback",
     "Installed",
+    "Key",
     "LedgerEntry",
     "LedgerKind",
     "MemoModel",
     "Run",
     "SQLiteStore",
     "Store",
+    "Sync",
+    "Traffic",
+    "encode_exchange",
     "memo_key",
     "open_store",
+    "store_file",
     "verify_chain",
 ]
 
 
-def open_store(place: str | Path) -> Store:
+def open_store(place: str | Path, *, sync: Sync = "normal") -> Store:
     """Open the store at *place*, a file path or ``sqlite:///PATH``; make it where there is none.
 
-    Raises ``StoreError`` for any other address, and where the file cannot be a store.
+    With ``sync="full"`` commits survive a power cut as well.  Raises ``StoreError`` for any other address, and where
+    the file cannot be a store.
     """
+    return SQLiteStore(store_file(place), sync=sync)
+
+
+def store_file(place: str | Path) -> Path:
+    """Return the file that *place* names; raises ``StoreError`` for an address of another kind."""
     text = str(place)
     scheme, separator, rest = text.partition("://")
     if not separator:
-        return SQLiteStore(place)
+        return Path(place)
     if scheme == "sqlite" and len(rest) > 1:
-        return SQLiteStore(rest[1:])
+        return Path(rest[1:])
     raise StoreError(f"{text!r} is no store; give a file path or sqlite:///PATH")

@@ -3,11 +3,16 @@
 Deflate with a preset dictionary of the words our JSON is made of: a text of 300 bytes shrinks to about half,
 where plain deflate would gain nothing.  A checksum goes with each text: SQLite has none of its own, and a reply
 with a flipped bit must not be learned from.  The first byte names the coding, so that another can be added.
+Names that are digests are 32 bytes.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
+from typing import Any
+
+import msgspec
 
 PLAIN, DEFLATE = b"\0", b"\1"
 LEVEL = 6  # higher levels find nothing more in texts this small
@@ -27,6 +32,22 @@ WORDS = (
     b'{"body":{"choices":[{"finish_reason":"stop","index":0,"message":{"role":"assistant","content":"'
     b'"}}],"usage":{"completion_tokens":1,"prompt_tokens":1,"total_tokens":1}},"elapsed_ms":'
 )
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(value: Any) -> bytes:
+    """Return *value* as JSON, with U+FFFD for each lone surrogate: half a character, cut off by a limit, is no text.
+
+    >>> encode({"half": "\\ud83d", "whole": "é"}).decode()
+    '{"half":"\ufffd","whole":"é"}'
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
+        return _encode(json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")))
 
 
 def pack(text: bytes) -> bytes:
@@ -55,3 +76,17 @@ def unpack(packed: bytes) -> bytes:
     if zlib.crc32(content).to_bytes(4, "big") != checksum:
         raise ValueError("a stored text differs from its checksum")
     return content
+
+
+def short_id(name: str) -> bytes | str:
+    """Return a digest as its 32 bytes, any other name as it is."""
+    try:
+        short = bytes.fromhex(name)
+    except ValueError:
+        return name
+    return short if len(short) == 32 and short.hex() == name else name
+
+
+def long_id(id: bytes | str) -> str:
+    """Return the name that ``short_id`` was given."""
+    return id if isinstance(id, str) else id.hex()

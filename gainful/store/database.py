@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from gainful.core import StoreError
+from gainful.store.compact import unpack
 
 APPLICATION_ID = 0x6761696E  # "gain", in bytes 68 to 71 of the file
 LEAST_BYTES = 512  # SQLite's smallest page; it takes a file of a single byte for a new database
 
 Sync: TypeAlias = Literal["normal", "full"]
+T = TypeVar("T")
 
 
 class Database:
@@ -138,6 +140,23 @@ class Database:
             f"store {self.path} is damaged ({seen}); restore a copy of it, or move the file away and start a new one: "
             "nothing in it was overwritten"
         )
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """Return all rows that *query* finds."""
+        with self.faults():
+            return self.connection.execute(query, values).fetchall()
+
+    def row(self, query: str, *values: Any) -> Any:
+        """Return the first row that *query* finds, else ``None``."""
+        with self.faults():
+            return self.connection.execute(query, values).fetchone()
+
+    def read(self, decode: Callable[[bytes], T], packed: bytes) -> T:
+        """Return what a packed text says; raises ``StoreError`` where it was changed since it was written."""
+        try:
+            return decode(unpack(packed))
+        except ValueError as error:
+            raise StoreError(self.damage(str(error))) from error
 
     def close(self) -> None:
         """Close the connection; SQLite folds its log into the file."""

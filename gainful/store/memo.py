@@ -8,11 +8,11 @@ run is resumed; identical calls made together become one; an error is never stor
 from __future__ import annotations
 
 import asyncio
-import json
 
 import msgspec
 
 from gainful.core import JsonObject, Model, ModelError, Reply, digest
+from gainful.store.compact import encode
 from gainful.store.store import Store
 
 # Fields of a request that change who is told, billed or streamed to, and not one token of the answer.
@@ -34,7 +34,6 @@ SILENT = frozenset(
 # nothing about the answer; without them a reply takes half the space.
 KEPT = ("choices", "usage", "model", "system_fingerprint")
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Reply).decode
 
 
@@ -118,10 +117,7 @@ class MemoModel:
         if not _is_finished(reply.body):
             raise ModelError(f"model {self.name!r} broke off its reply, {str(reply.body)[:200]!r}; run it again")
         kept = msgspec.structs.replace(reply, body={name: reply.body[name] for name in KEPT if name in reply.body})
-        try:
-            encoded = _encode(kept)
-        except UnicodeEncodeError:
-            encoded = _encode(msgspec.structs.replace(kept, body=_mended(kept.body)))
+        encoded = encode(kept)
         self._store.memo_put(key, encoded)
         self.fresh_calls += 1
         return _named(key, self._store.memo_get(key) or encoded)  # another process may have been first
@@ -140,10 +136,3 @@ def _is_finished(body: JsonObject) -> bool:
     """Whether every choice came to its end or to the token limit; a proxy says ``error`` where its upstream failed."""
     choices: list[JsonObject] = body.get("choices") or []
     return bool(choices) and all(choice.get("finish_reason") != "error" for choice in choices)
-
-
-def _mended(body: JsonObject) -> JsonObject:
-    """Return *body* with U+FFFD for each lone surrogate: half a character, cut off by a token limit, is no text."""
-    text = json.dumps(body, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    mended: JsonObject = json.loads(text)
-    return mended

@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import msgspec
 
 from gainful.core import Attempt, JsonObject, Policy, StoreError, canonical
-from gainful.store.compact import pack, unpack
+from gainful.store.compact import encode, long_id, pack, short_id
 from gainful.store.database import Database, Sync
 from gainful.store.lock import RunLock
+from gainful.store.sqlite_traffic import SQLiteTraffic, enter_task
 from gainful.store.store import (
     GENESIS,
     Installed,
@@ -35,14 +36,11 @@ from gainful.store.store import (
 BUSY_S = 5.0  # our writes take milliseconds: whoever holds a store for longer is stuck, or is not ours
 MIN_PREFIX = 6  # hexadecimal digits; with fewer, policies of one store would soon share them
 
-_encode = msgspec.json.Encoder().encode
 _attempt = msgspec.json.Decoder(Attempt).decode
 _policy = msgspec.json.Decoder(Policy).decode
 
-T = TypeVar("T")
 
-
-class SQLiteStore:
+class SQLiteStore(SQLiteTraffic):
     """A ``Store`` in the file *path*, created with its folders where it is missing.
 
     *clock* gives the time that ledger lines, champions and runs are stamped with; no content depends on it.
@@ -53,26 +51,25 @@ class SQLiteStore:
         self, path: str | Path, *, clock: Callable[[], float] = time.time, sync: Sync = "normal", busy_s: float = BUSY_S
     ) -> None:
         self.path = Path(path)
-        self._clock = clock
-        self._database = Database(self.path, sync, busy_s, files("gainful.store") / "migrations")
+        super().__init__(Database(self.path, sync, busy_s, files("gainful.store") / "migrations"), clock)
         self._locks: list[RunLock] = []
 
     # --- memo of model calls
 
     def memo_get(self, key: str) -> bytes | None:
-        row = self._one("SELECT value FROM memo WHERE key = ?", _id(key))
-        return self._read(bytes, row[0]) if row else None
+        row = self._database.row("SELECT value FROM memo WHERE key = ?", short_id(key))
+        return self._database.read(bytes, row[0]) if row else None
 
     def memo_put(self, key: str, value: bytes) -> None:
         with self._database.faults():
             self._database.connection.execute(
-                "INSERT OR IGNORE INTO memo (key, value) VALUES (?, ?)", (_id(key), pack(value))
+                "INSERT OR IGNORE INTO memo (key, value) VALUES (?, ?)", (short_id(key), pack(value))
             )
 
     # --- policies and attempts
 
     def put_policy(self, policy: Policy) -> None:
-        if self._one("SELECT 1 FROM policies WHERE digest = ?", _id(policy.id)) is None:
+        if self._database.row("SELECT 1 FROM policies WHERE digest = ?", short_id(policy.id)) is None:
             with self._database.writing() as connection:
                 _put_policy(connection, policy)
 
@@ -80,7 +77,7 @@ class SQLiteStore:
         prefix = id.lower()
         if not MIN_PREFIX <= len(prefix) <= 64 or set(prefix) - set("0123456789abcdef"):
             raise StoreError(f"{id!r} names no policy; give at least {MIN_PREFIX} digits of its hexadecimal id")
-        rows = self._all(
+        rows = self._database.rows(
             "SELECT digest, content FROM policies WHERE digest BETWEEN ? AND ? LIMIT 2",
             bytes.fromhex(prefix.ljust(64, "0")),
             bytes.fromhex(prefix.ljust(64, "f")),
@@ -88,14 +85,14 @@ class SQLiteStore:
         if len(rows) != 1:
             found = "several policies" if rows else "no policy"
             raise StoreError(f"store {self.path} holds {found} {id!r}; give the full id of a stored policy")
-        policy = self._read(_policy, rows[0][1])
+        policy = self._database.read(_policy, rows[0][1])
         if policy.id != rows[0][0].hex():
             raise StoreError(self._database.damage(f"policy {id!r} is not the one its id names"))
         return policy
 
     def put_attempts(self, task: str, attempts: Iterable[Attempt]) -> None:
         with self._database.writing() as connection:
-            task_row = _task(connection, task)
+            task_row = enter_task(connection, task)
             policies: dict[str, int] = {}
             for attempt in attempts:
                 if attempt.policy not in policies:
@@ -103,24 +100,24 @@ class SQLiteStore:
                 calls, content = _pack_attempt(attempt)
                 connection.execute(
                     'INSERT OR IGNORE INTO attempts (task, policy, "case", calls, content) VALUES (?, ?, ?, ?, ?)',
-                    (task_row, policies[attempt.policy], _id(attempt.case), calls, content),
+                    (task_row, policies[attempt.policy], short_id(attempt.case), calls, content),
                 )
 
     def attempts(self, task: str, policy: str) -> list[Attempt]:
-        rows = self._all(
+        rows = self._database.rows(
             'SELECT "case", calls, content FROM attempts WHERE task = (SELECT id FROM tasks WHERE name = ?) '
             "AND policy = (SELECT id FROM policies WHERE digest = ?) ORDER BY id",
             task,
-            _id(policy),
+            short_id(policy),
         )
         return [self._attempt(policy, *row) for row in rows]
 
     def _attempt(self, policy: str, case: bytes | str, calls: bytes, content: bytes) -> Attempt:
-        rest = self._read(_attempt, content)
-        return msgspec.structs.replace(rest, case=_name(case), policy=policy, calls=_calls(calls) or rest.calls)
+        rest = self._database.read(_attempt, content)
+        return msgspec.structs.replace(rest, case=long_id(case), policy=policy, calls=_calls(calls) or rest.calls)
 
     def attempt_count(self) -> int:
-        return int(self._all("SELECT count(*) FROM attempts")[0][0])
+        return int(self._database.rows("SELECT count(*) FROM attempts")[0][0])
 
     # --- champion and ledger
 
@@ -132,7 +129,7 @@ class SQLiteStore:
         return self._history(task, "ASC")
 
     def _history(self, task: str, order: str) -> list[Installed]:
-        rows = self._all(
+        rows = self._database.rows(
             "SELECT digest, reason, ledger FROM champions JOIN policies ON policies.id = champions.policy "
             f"WHERE task = (SELECT id FROM tasks WHERE name = ?) ORDER BY champions.id {order}",
             task,
@@ -149,7 +146,7 @@ class SQLiteStore:
         connection.execute(
             "INSERT INTO champions (task, policy, reason, ledger, created_at) VALUES (?, ?, ?, ?, ?)",
             (
-                _task(connection, task),
+                enter_task(connection, task),
                 _put_policy(connection, policy),
                 reason,
                 bytes.fromhex(ledger) if ledger else None,
@@ -161,7 +158,7 @@ class SQLiteStore:
         return verify_chain(key, self._ledger(key, "ASC"))
 
     def _ledger(self, key: str, order: str) -> list[LedgerEntry]:
-        rows = self._all(
+        rows = self._database.rows(
             f"SELECT seq, kind, content, previous, hash FROM ledger WHERE key = ? ORDER BY seq {order}", key
         )
         return [_ledger_entry(key, *row) for row in rows]
@@ -205,11 +202,11 @@ class SQLiteStore:
                 "INSERT OR IGNORE INTO runs (run, task, spec, created_at) VALUES (?, ?, ?, ?)",
                 (run, task, text, self._clock()),
             )
-            if self._one("SELECT task, spec FROM runs WHERE run = ?", run) != (task, text):
+            if self._database.row("SELECT task, spec FROM runs WHERE run = ?", run) != (task, text):
                 raise StoreError(f"run {run!r} was started with another task or spec; give the new run another name")
 
     def runs(self) -> list[Run]:
-        rows = self._all("SELECT run, task, spec, finished FROM runs ORDER BY id")
+        rows = self._database.rows("SELECT run, task, spec, finished FROM runs ORDER BY id")
         return [Run(run, task, json.loads(spec), bool(finished)) for run, task, spec, finished in rows]
 
     def find_run(self, prefix: str) -> Run:
@@ -225,7 +222,7 @@ class SQLiteStore:
     def append_event(self, run: str, seq: int, event: bytes, *, last: bool = False) -> None:
         with self._database.writing() as connection:
             row = self._run(run)
-            (count,) = self._one("SELECT coalesce(max(seq), -1) + 1 FROM events WHERE run = ?", row)
+            (count,) = self._database.row("SELECT coalesce(max(seq), -1) + 1 FROM events WHERE run = ?", row)
             if not 0 <= seq <= count:
                 raise StoreError(f"run {run!r} holds {count} records and was given number {seq}; write them in order")
             if seq == count:
@@ -239,8 +236,8 @@ class SQLiteStore:
                 connection.execute("UPDATE runs SET finished = 1 WHERE id = ?", (row,))
 
     def events(self, run: str) -> list[bytes]:
-        rows = self._all("SELECT content FROM events WHERE run = ? ORDER BY seq", self._run(run))
-        return [self._read(bytes, content) for (content,) in rows]
+        rows = self._database.rows("SELECT content FROM events WHERE run = ? ORDER BY seq", self._run(run))
+        return [self._database.read(bytes, content) for (content,) in rows]
 
     def lock_run(self, run: str) -> RunLock:
         lock = RunLock(self.path, run)
@@ -264,32 +261,18 @@ class SQLiteStore:
 
     # --- rows
 
-    def _all(self, query: str, *values: Any) -> list[Any]:
-        with self._database.faults():
-            return self._database.connection.execute(query, values).fetchall()
-
-    def _one(self, query: str, *values: Any) -> Any:
-        with self._database.faults():
-            return self._database.connection.execute(query, values).fetchone()
-
-    def _read(self, decode: Callable[[bytes], T], packed: bytes) -> T:
-        try:
-            return decode(unpack(packed))
-        except ValueError as error:
-            raise StoreError(self._database.damage(str(error))) from error
-
     def _policy_row(self, connection: sqlite3.Connection, policy: str) -> int:
-        row = self._one("SELECT id FROM policies WHERE digest = ?", _id(policy))
+        row = self._database.row("SELECT id FROM policies WHERE digest = ?", short_id(policy))
         if row is None:
             raise StoreError(f"store {self.path} holds no policy {policy!r}; store the policy before its attempts")
         return int(row[0])
 
     def _event(self, run_row: int, seq: int) -> bytes:
-        (content,) = self._one("SELECT content FROM events WHERE run = ? AND seq = ?", run_row, seq)
-        return self._read(bytes, content)
+        (content,) = self._database.row("SELECT content FROM events WHERE run = ? AND seq = ?", run_row, seq)
+        return self._database.read(bytes, content)
 
     def _run(self, run: str) -> int:
-        row = self._one("SELECT id FROM runs WHERE run = ?", run)
+        row = self._database.row("SELECT id FROM runs WHERE run = ?", run)
         if row is None:
             raise StoreError(f"store {self.path} holds no run {run!r}; start it before its records")
         return int(row[0])
@@ -304,38 +287,19 @@ def _ledger_entry(key: str, seq: int, kind: LedgerKind, content: str, previous: 
 
 def _put_policy(connection: sqlite3.Connection, policy: Policy) -> int:
     connection.execute(
-        "INSERT OR IGNORE INTO policies (digest, content) VALUES (?, ?)", (_id(policy.id), pack(canonical(policy)))
+        "INSERT OR IGNORE INTO policies (digest, content) VALUES (?, ?)", (short_id(policy.id), pack(canonical(policy)))
     )
-    (row,) = connection.execute("SELECT id FROM policies WHERE digest = ?", (_id(policy.id),)).fetchone()
+    (row,) = connection.execute("SELECT id FROM policies WHERE digest = ?", (short_id(policy.id),)).fetchone()
     return int(row)
-
-
-def _task(connection: sqlite3.Connection, name: str) -> int:
-    connection.execute("INSERT OR IGNORE INTO tasks (name) VALUES (?)", (name,))
-    (row,) = connection.execute("SELECT id FROM tasks WHERE name = ?", (name,)).fetchone()
-    return int(row)
-
-
-def _id(name: str) -> bytes | str:
-    """Return a digest as its 32 bytes, any other name as it is."""
-    try:
-        short = bytes.fromhex(name)
-    except ValueError:
-        return name
-    return short if len(short) == 32 and short.hex() == name else name
-
-
-def _name(id: bytes | str) -> str:
-    return id if isinstance(id, str) else id.hex()
 
 
 def _pack_attempt(attempt: Attempt) -> tuple[bytes, bytes]:
     """Return the attempt's calls as bytes, and the rest of what its row does not say already."""
-    calls = [_id(call) for call in attempt.calls]
+    calls = [short_id(call) for call in attempt.calls]
     digests = [call for call in calls if isinstance(call, bytes)]
     kept = () if len(digests) == len(calls) else attempt.calls
     rest = msgspec.structs.replace(attempt, case="", policy="", calls=kept)
-    return (b"" if kept else b"".join(digests)), pack(_encode(rest))
+    return (b"" if kept else b"".join(digests)), pack(encode(rest))
 
 
 def _calls(packed: bytes) -> tuple[str, ...]:

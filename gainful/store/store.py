@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from gainful.core import Attempt, JsonObject, Policy, StoreError, Value, digest
+from gainful.store.traffic import Traffic
 
 LedgerKind: TypeAlias = Literal["epoch", "opened", "closed"]
 
@@ -86,8 +87,11 @@ def _is_own_hash(entry: LedgerEntry) -> bool:
         return False
 
 
-class Store(Protocol):
-    """What is remembered.  Every method raises ``StoreError`` when the store cannot be read or written."""
+class Store(Traffic, Protocol):
+    """What is remembered; what serving adds is said in ``traffic.py``.
+
+    Every method raises ``StoreError`` when the store cannot be read or written.
+    """
 
     # --- memo of model calls
 
