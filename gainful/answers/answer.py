@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from gainful.answers.allowance import Allowance
 from gainful.answers.extract import extract
-from gainful.answers.prompt import request
+from gainful.answers.prompt import compact, request
 from gainful.core import (
     Answer,
     AnswerKind,
@@ -81,11 +81,14 @@ class Asking:
         self.allowance = allowance or Allowance()
         self.replies: list[Reply] = []
 
-    async def ask(self, body: JsonObject, sample: int = 0) -> tuple[JsonObject, Answer]:
-        """Ask once; return the reply's message and the answer in it.  Raises ``TimeoutError`` at the deadline."""
+    async def ask(self, body: JsonObject, sample: int = 0, model: Model | None = None) -> tuple[JsonObject, Answer]:
+        """Ask once, *model* or else the usual one; return the reply's message and the answer in it.
+
+        Raises ``TimeoutError`` at the deadline.
+        """
         is_first = self.allowance.claim()
         async with asyncio.timeout(self.allowance.left_s):
-            reply = await self.model.complete(body, sample=sample)
+            reply = await (model or self.model).complete(body, sample=sample)
         self.take(reply, is_first=is_first)
         return reply.message, self.read(reply.message)
 
@@ -117,13 +120,18 @@ async def answer(asking: Asking, judging: Judge) -> Outcome:
             _, found = await asking.ask(asking.body)
             return asking.outcome(found)
         case Vote() as vote:
-            return await _vote(asking, vote)
+            return asking.outcome(await voted(asking, vote))
         case Refine() as refine:
-            return await _refine(asking, refine, judging)
+            message, found = await asking.ask(asking.body)
+            verdicts = await judging(asking.case, found)
+            return asking.outcome(await refined(asking, message, found, verdicts, refine, judging))
 
 
-async def _vote(asking: Asking, vote: Vote) -> Outcome:
-    """Ask for a majority at once, then one at a time while the rest could still change the leader."""
+async def voted(asking: Asking, vote: Vote) -> Answer:
+    """Ask for a majority at once, then one at a time while the rest could still change the leader.
+
+    Where the allowance covers no sample at all, the answer is empty.
+    """
     answers: list[Answer] = []
     wanted = vote.samples
     while len(answers) < wanted:
@@ -136,7 +144,7 @@ async def _vote(asking: Asking, vote: Vote) -> Outcome:
         counts = [count for _, count in _tally(answers).most_common(2)] + [0, 0]
         if counts[0] - counts[1] > wanted - len(answers):
             break
-    return asking.outcome(_leader(answers))
+    return _leader(answers)
 
 
 async def _sampled(asking: Asking, vote: Vote, numbers: Sequence[int]) -> list[Answer]:
@@ -161,30 +169,44 @@ def _leader(answers: Sequence[Answer]) -> Answer:
     samples = tuple(a.value for a in answers)
     tally = _tally(answers)
     if not tally:
-        return Answer(text=answers[0].text, samples=samples)
+        return Answer(text=answers[0].text if answers else "", samples=samples)
     most = max(tally.values())
     winner = next(a for a in answers if a.value is not None and tally[canonical(a.value)] == most)
     return Answer(text=winner.text, value=winner.value, samples=samples)
 
 
-async def _refine(asking: Asking, refine: Refine, judging: Judge) -> Outcome:
-    """Ask again with the checks' own words; a later answer wins only where the checks score it higher."""
-    message, best = await asking.ask(asking.body)
+async def refined(
+    asking: Asking, message: JsonObject, best: Answer, verdicts: Sequence[Verdict], refine: Refine, judging: Judge
+) -> Answer:
+    """Ask again with the checks' own words; a later answer wins only where the checks score it higher.
+
+    *message* is the reply that *best* came in, *verdicts* what the checks say of it.
+    """
     messages = list(asking.body["messages"])
     for _ in range(refine.rounds):
-        verdicts = await judging(asking.case, best)
-        objections = [v.feedback for v in verdicts if v.score is not None and v.score < 1.0 and v.feedback]
-        if not objections or not asking.allowance.affords(1):
+        objecting = objections(verdicts)
+        if not objecting or not asking.allowance.affords(1):
             break
-        words = "This is not right yet. " + " ".join(objections) + " Reply again in the same form."
+        words = f"This is not right yet. {objecting} Reply again in the same form."
         messages += [
-            {"role": "assistant", "content": message_text(message) or best.text},
+            {"role": "assistant", "content": _shown(message, best)},
             {"role": "user", "content": words},
         ]
         try:
             message, found = await asking.ask({**asking.body, "messages": messages})
         except TimeoutError:
             break
-        if (lowest(await judging(asking.case, found)) or 0.0) > (lowest(verdicts) or 0.0):
-            best = found
-    return asking.outcome(best)
+        judged = await judging(asking.case, found)
+        if (lowest(judged) or 0.0) > (lowest(verdicts) or 0.0):
+            best, verdicts = found, judged
+    return best
+
+
+def objections(verdicts: Sequence[Verdict]) -> str:
+    """Return what checks say against an answer, in their own words; empty where none objects in words."""
+    return " ".join(v.feedback for v in verdicts if v.score is not None and v.score < 1.0 and v.feedback)
+
+
+def _shown(message: JsonObject, best: Answer) -> str:
+    """Return the text of a reply as a turn; a call that came in the message's own field, as JSON."""
+    return message_text(message) or best.text or ("" if best.value is None else compact(best.value))

@@ -127,6 +127,11 @@ class Detector(Value, frozen=True):
     ece: float
     policy: str = ""
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the evidence it reads."""
+        return tuple(feature.name for feature in self.curve.features)
+
     def p_wrong(self, evidence: Mapping[str, float]) -> float | None:
         """Return P(wrong), ``None`` where nothing in *evidence* was seen to matter in fitting."""
         return self.curve.p_wrong(evidence)
@@ -134,7 +139,7 @@ class Detector(Value, frozen=True):
     def describe(self) -> str:
         """Say in a sentence what it reads and how well, for people."""
         return (
-            f"P(wrong) from {', '.join(feature.name for feature in self.curve.features)}: {self.n} cases, "
+            f"P(wrong) from {', '.join(self.features)}: {self.n} cases, "
             f"{100 * self.base_rate:.0f} % of them wrong; out of sample, AUROC {self.auroc:.2f} "
             f"({self.auroc_low:.2f} to {self.auroc_high:.2f}), calibration error {100 * self.ece:.1f} points"
         )
