@@ -595,6 +595,17 @@ class ServeError(GainfulError):
     """A server that cannot be started: a port in use, keys that are missing, a task that cannot be served."""
 
 
+class Busy(GainfulError):
+    """More is asked at once than is taken on; the caller may ask again after ``retry_after_s``.
+
+    ``reason``: the house is ``full``, or this caller is above its own ``rate``.
+    """
+
+    def __init__(self, sentence: str, *, reason: Literal["full", "rate"] = "full", retry_after_s: float = 1.0) -> None:
+        super().__init__(sentence)
+        self.reason, self.retry_after_s = reason, retry_after_s
+
+
 class Stopped(GainfulError):
     """The run stopped before its end, by Ctrl-C, its time limit or its budget; it can be resumed."""
 
