@@ -543,8 +543,8 @@ class LearnerError(GainfulError):
 class ModelError(GainfulError):
     """The model could not answer: an infrastructure error, never a wrong answer.
 
-    Where a server answered, ``status`` is its HTTP status, ``said`` the body it sent and ``retry_after_s`` how long it
-    asks to wait; ``None`` where it did not say.
+    Where a server answered with an error, ``status`` is its HTTP status, ``said`` the body it sent and
+    ``retry_after_s`` how long it asks to wait; ``None`` where it did not say.
     """
 
     def __init__(
@@ -604,6 +604,36 @@ class Busy(GainfulError):
     def __init__(self, sentence: str, *, reason: Literal["full", "rate"] = "full", retry_after_s: float = 1.0) -> None:
         super().__init__(sentence)
         self.reason, self.retry_after_s = reason, retry_after_s
+
+
+class ApiError(GainfulError):
+    """What a caller of the server is told in place of a reply, in the shape of OpenAI's errors.
+
+    ``status`` is an HTTP status; ``kind`` is OpenAI's ``type``; ``param`` is the member or header at fault;
+    ``retry_after_s`` is how long to wait before it is worth trying again, ``None`` where waiting will not help.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(sentence)
+        self.status, self.code, self.param, self.kind = status, code, param, kind
+        self.retry_after_s = retry_after_s
+
+    def shape(self) -> JsonObject:
+        """Return the body of the reply.
+
+        >>> ApiError("n is 0; it must lie between 1 and 16", param="n").shape()["error"]["param"]
+        'n'
+        """
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
 
 class Stopped(GainfulError):
