@@ -14,7 +14,7 @@ PIECE = 48  # characters of text in a chunk: half a line, so that a held reply i
 WHOLE = ("choices", "object", "usage")  # members of a reply that its chunks have in another form
 
 
-def split(body: JsonObject, *, include_usage: bool) -> list[JsonObject]:
+def split(body: JsonObject, include_usage: bool) -> list[JsonObject]:
     """Return the chunks of the reply *body*, in order: for each choice its role, its content, its tool calls, its end.
 
     Members that are not known pass through: text in pieces, anything else whole.  What else a choice holds, as its
