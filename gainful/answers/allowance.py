@@ -41,14 +41,14 @@ UNLIMITED = Limits()
 
 @dataclass
 class Allowance:
-    """One request's account against its ``limits``.  Times are in seconds of ``clock``."""
+    """One request's account against its ``limits``.  Times are in seconds of ``clock``; ``claimed`` counts all calls."""
 
     limits: Limits = UNLIMITED
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._began_s = self.clock()
-        self._claimed = 0
+        self.claimed = 0
         self._extra = Usage()
 
     @property
@@ -62,13 +62,13 @@ class Allowance:
         """Return how many of *calls* more may be made now."""
         most = self.limits
         if self.left_s == 0.0 or self._is_spent(most):
-            return 0 if self._claimed else 1  # the caller's own call is never withheld
-        return calls if most.extra_calls is None else max(0, min(calls, 1 + most.extra_calls - self._claimed))
+            return 0 if self.claimed else 1  # the caller's own call is never withheld
+        return calls if most.extra_calls is None else max(0, min(calls, 1 + most.extra_calls - self.claimed))
 
     def claim(self) -> bool:
         """Claim a call, about to be made; return whether it is the first, the one that the caller asked for."""
-        self._claimed += 1
-        return self._claimed == 1
+        self.claimed += 1
+        return self.claimed == 1
 
     def spend(self, usage: Usage) -> None:
         """Charge what a call beyond the first took."""

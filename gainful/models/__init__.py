@@ -12,7 +12,7 @@ from pathlib import Path
 from gainful.core import ModelNotFound, StreamingModel
 from gainful.models.embedded import EmbeddedModel
 from gainful.models.files import hub_file, wheel_file
-from gainful.models.openai import CONCURRENCY, PATIENT, OpenAIModel
+from gainful.models.openai import CONCURRENCY, PATIENT, OpenAIModel, Price
 from gainful.models.patience import Patience
 from gainful.models.scripted import ReplayModel, ScriptedModel
 
@@ -28,11 +28,14 @@ SMOLLM2 = {  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0: 93 MB, the smallest mode
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 
 
-def connect(spec: str, *, patience: Patience = PATIENT, concurrency: int = CONCURRENCY) -> StreamingModel:
+def connect(
+    spec: str, *, patience: Patience = PATIENT, concurrency: int = CONCURRENCY, price: Price | None = None
+) -> StreamingModel:
     """Return the model that *spec* names: "embedded", "gguf:PATH", "hf:REPO/FILE" or "openai:NAME".
 
-    "openai" takes base URL and key from ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``.  *patience* and *concurrency* are
-    for a server: a model in this process has slots of its own and needs no patience.  Raises ``ModelNotFound``.
+    "openai" takes base URL and key from ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``.  *patience*, *concurrency* and
+    *price* are for a server: a model in this process has slots of its own, needs no patience and costs nothing.
+    Raises ``ModelNotFound``.
     """
     kind, _, rest = spec.partition(":")
     if spec == "embedded":
@@ -48,5 +51,7 @@ def connect(spec: str, *, patience: Patience = PATIENT, concurrency: int = CONCU
             raise ModelNotFound(
                 f"{spec} needs a server; set OPENAI_BASE_URL, or OPENAI_API_KEY alone for {OPENAI_BASE_URL}"
             )
-        return OpenAIModel(rest, base_url or OPENAI_BASE_URL, key, patience=patience, concurrency=concurrency)
+        return OpenAIModel(
+            rest, base_url or OPENAI_BASE_URL, key, patience=patience, concurrency=concurrency, price=price
+        )
     raise ModelNotFound(f"unknown model {spec!r}; use embedded, gguf:PATH, hf:REPO/FILE or openai:NAME")
