@@ -296,6 +296,7 @@ class Trial(Value, frozen=True):
 
     ``before`` and ``after`` are scores in [0, 1] by trusted checks; ``extra`` is what the correction spent on top of
     the draft.  ``source`` says who scored: an answer key on cases, a trusted check on traffic, or the caller.
+    ``policy`` made the draft: another one's drafts are right and wrong elsewhere.
     """
 
     task: str
@@ -306,6 +307,7 @@ class Trial(Value, frozen=True):
     after: float
     extra: Usage = Usage()
     source: Literal["cases", "traffic", "feedback"] = "cases"
+    policy: str = ""
 
 
 VerdictWord: TypeAlias = Literal["verified", "corrected", "unverified", "failed-open"]

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from gainful.checks.equality import equals
 from gainful.core import Answer, JsonObject, Value, Verdict
 
+LOGPROBS: JsonObject = {"logprobs": True, "top_logprobs": 1}  # asks for them; llama.cpp takes 0 for none, absent for 20
 LOWEST_LOGPROB = -20.0  # servers write -9999 or leave out what the model gave no chance; one token in 5e8 says as much
 
 

@@ -30,6 +30,7 @@ from gainful.gate import evidence_of_harm, present_bound, proportion_interval
 METHODS = ("reask", "refine", "vote", "escalate")  # all there are: a method's level does not depend on which are tried
 LEVEL = 0.05  # shared by the methods of one task and model
 WINDOW = 1000  # trials judged: certifies net benefits of 4 points and more, and forgets what a method was long ago
+TRIALS = len(METHODS) * WINDOW  # to ask a store for: every method's window
 ALARM = 1000.0  # a method that does no harm is closed by it once in 1,000 trials at most, one that pays hardly ever
 THRESHOLD = 0.5  # a draft that is more probably right than wrong is left alone
 EIR_LEVEL = 0.05  # of the bound on harm: 299 right drafts with none broken show that at most 1 % are
@@ -145,9 +146,13 @@ class Rule(Value, frozen=True):
     standings: tuple[Standing, ...] = tuple(Standing(method) for method in METHODS)
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], level: float = LEVEL) -> Self:
-        """Judge every method by *trials* of one task and model, oldest first; *level* is shared among them."""
-        return cls(tuple(standing(method, trials, level / len(METHODS)) for method in METHODS))
+    def of(cls, trials: Sequence[Trial], policy: str | None = None) -> Self:
+        """Judge every method by *trials* of one task and model, oldest first, each at its share of ``LEVEL``.
+
+        With *policy*, drafts of other policies do not count: a new champion errs elsewhere than the one before.
+        """
+        judged = [trial for trial in trials if policy in (None, trial.policy)]
+        return cls(tuple(standing(method, judged) for method in METHODS))
 
     def choose(
         self, p_wrong: float | None, affords: Callable[[Standing], bool], threshold: float = THRESHOLD

@@ -8,9 +8,11 @@ of it, and what was finished before is remembered by the model's memo.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from gainful.answers.answer import Asking, Outcome, answer, judge_by
 from gainful.core import (
@@ -26,6 +28,8 @@ from gainful.core import (
     judge,
     lowest,
 )
+
+T = TypeVar("T")
 
 WINDOW = 2  # calls queued per call the model works on, so that it never waits for us
 
@@ -59,15 +63,23 @@ class Engine:
         self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check]
     ) -> AsyncGenerator[Attempt, None]:
         """Yield one attempt a case, in order."""
-        window: deque[asyncio.Task[Attempt]] = deque()
-        try:
-            for case in cases:
-                window.append(asyncio.create_task(self.attempt(case, policy, checks)))
-                if len(window) >= WINDOW * self.model.concurrency:
-                    yield await window.popleft()
-            while window:
-                yield await window.popleft()
-        finally:
-            for task in window:
-                task.cancel()
-            await asyncio.gather(*window, return_exceptions=True)
+        works = (self.attempt(case, policy, checks) for case in cases)
+        async with contextlib.aclosing(in_order(works, WINDOW * self.model.concurrency)) as attempts:
+            async for attempt in attempts:
+                yield attempt
+
+
+async def in_order(works: Iterable[Coroutine[Any, Any, T]], window: int) -> AsyncGenerator[T, None]:
+    """Yield what *works* return, in their order, with *window* of them under way; one that raises ends the stream."""
+    under_way: deque[asyncio.Task[T]] = deque()
+    try:
+        for work in works:
+            under_way.append(asyncio.create_task(work))
+            if len(under_way) >= window:
+                yield await under_way.popleft()
+        while under_way:
+            yield await under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)

@@ -26,10 +26,14 @@ Evidences = Sequence[Mapping[str, float]]
 
 
 class Fitted(Value, frozen=True):
-    """A detector, or in one sentence why there is none."""
+    """A detector, or in one sentence why there is none.
+
+    ``chances`` are the cases' own P(wrong), each from a curve that had not seen the case; ``None`` without a detector.
+    """
 
     detector: Detector | None
     reason: str = ""
+    chances: tuple[float | None, ...] = ()
 
 
 def fit(evidences: Evidences, wrong: Sequence[bool], seed: int = 0, policy: str = "") -> Fitted:
@@ -40,13 +44,13 @@ def fit(evidences: Evidences, wrong: Sequence[bool], seed: int = 0, policy: str 
     _packages()
     bad, good = sum(wrong), len(wrong) - sum(wrong)
     if min(bad, good) < FEWEST:
-        return Fitted(
-            None,
+        return _unfitted(
+            wrong,
             f"of {len(wrong)} answers with a known verdict {bad} are wrong and {good} right; a detector takes at least "
             f"{FEWEST} of each, so use more cases",
         )
     if not _informative(evidences):
-        return Fitted(None, "no evidence differs between the answers, so nothing tells wrong from right")
+        return _unfitted(wrong, "no evidence differs between the answers, so nothing tells wrong from right")
     folds = list(_folds(wrong, seed))
     chances = [0.0] * len(wrong)
     for train, test in folds:
@@ -69,8 +73,13 @@ def fit(evidences: Evidences, wrong: Sequence[bool], seed: int = 0, policy: str 
             auroc_high=high,
             ece=calibration_error(chances, wrong),
             policy=policy,
-        )
+        ),
+        chances=tuple(chances),
     )
+
+
+def _unfitted(wrong: Sequence[bool], reason: str) -> Fitted:
+    return Fitted(None, reason, (None,) * len(wrong))
 
 
 # --- measures

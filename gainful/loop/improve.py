@@ -7,12 +7,14 @@ was killed is run again and takes the same steps from the memo.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from gainful.core import Learner, LearnerError, Policy, Proposal, TaskError, Usage
 from gainful.gate import cases_for, certifiable_gain, interval
 from gainful.learners import LEARNERS
 from gainful.loop.board import Board, difference, error_groups, score
+from gainful.loop.calibrate import Bench, refresh_detector
 from gainful.loop.confirm import Lifetime, Plan, confirm
 from gainful.loop.events import (
     Baseline,
@@ -56,7 +58,14 @@ async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
         confirm_usage=decided.usage if decided else Usage(),
     )
     run.journal.write(finished)
+    _refresh_detector(run, board, head if promoted else run.champion)
     return finished
+
+
+def _refresh_detector(run: Run, board: Board, champion: Policy) -> None:
+    """Fit P(wrong) of the champion's answers from its dev attempts, where their truth is known; no model is asked."""
+    with contextlib.suppress(Exception):  # the run is decided and written; what breaks here must not undo it
+        refresh_detector(run.store, Bench(run.task, champion, run.model), board.answered(champion), run.settings.seed)
 
 
 def _start(run: Run) -> str | None:

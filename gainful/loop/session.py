@@ -1,4 +1,4 @@
-"""Open what a run needs, run it, close it: the public ``improve`` and ``evaluate``.
+"""Open what a run needs, run it, close it: the public ``improve``, ``evaluate``, ``calibrate`` and ``audit``.
 
 A run is named by the digest of its spec: task, model, settings, learners, version and the champion it starts from.
 The same call finds the same run again: unfinished, it goes on where it stopped; finished, it is told again from the
@@ -34,9 +34,11 @@ from gainful.core import (
 )
 from gainful.engine.local import Engine
 from gainful.learners import LEARNERS
+from gainful.loop import calibrate as calibrating
 from gainful.loop import improve as improving
 from gainful.loop.attempts import kept_attempts
 from gainful.loop.board import error_groups, score
+from gainful.loop.calibrate import Audit, Bench, Calibration, Plan
 from gainful.loop.events import ErrorGroup, Event, Finished, Interval
 from gainful.loop.journal import Journal, Watcher, read_events
 from gainful.loop.run import Run, Settings
@@ -48,6 +50,7 @@ from gainful.tasks import Task, load
 T = TypeVar("T")
 
 START = ("champion", "ledger")  # of a run's spec: where it started from, which the same command need not repeat
+AS_SERVED = Plan()
 RUN_DIGITS = 16  # of a run's digest that name it; a store holds thousands of runs, not billions
 
 
@@ -114,6 +117,26 @@ def evaluate(
     *cases* caps how many dev cases are used.
     """
     return _blocking(_evaluate(task, model, policy, Path(store or default_store()), cases, watchers))
+
+
+def calibrate(
+    task: Task | str,
+    model: Model | str = "embedded",
+    store: Path | str | None = None,
+    plan: Plan = AS_SERVED,
+    watchers: Sequence[Watcher] = (),
+) -> Calibration:
+    """Fit P(wrong) of the champion's answers on dev, and put every method of correction to trial on the suspects.
+
+    Detector and trials are stored: serving goes by them.  Held-out cases stay sealed.  Raises ``CalibrationError``
+    where no truth is known or scikit-learn is missing.
+    """
+    return _blocking(_calibrate(task, model, Path(store or default_store()), plan, watchers))
+
+
+def audit(task: Task | str, model: Model | str = "embedded", store: Path | str | None = None) -> Audit:
+    """Return how well errors of the champion are noticed, and which corrections are open and why; nothing is asked."""
+    return _blocking(_audit(task, model, Path(store or default_store())))
 
 
 async def _improve(
@@ -194,8 +217,7 @@ async def _evaluate(
 ) -> Evaluation:
     task = load(task) if isinstance(task, str) else task
     async with _opened(model, place) as (store, memo, _):
-        current = store.champion(task.name)
-        policy = policy or (task.baseline if current is None else store.policy(current))
+        policy = policy or _in_service(store, task)
         chosen = task.dev[:cases]
         journal = Journal(store, "evaluation", watchers)
         engine = Engine(memo, task.kind, tuple(check for check in task.checks if not check.needs_target))
@@ -217,6 +239,41 @@ async def _evaluate(
             groups=error_groups(chosen, attempts),
             usage=sum((a.usage for a in attempts), Usage()),
         )
+
+
+async def _calibrate(
+    task: Task | str, model: Model | str, place: Path, plan: Plan, watchers: Sequence[Watcher]
+) -> Calibration:
+    task = load(task) if isinstance(task, str) else task
+    async with _opened(model, place) as (store, memo, _), _escalation(task, store) as stronger:
+        journal = Journal(store, "calibration", watchers)
+        bench = Bench(task, _in_service(store, task), memo, stronger)
+        return await calibrating.calibrate(bench, store, plan, journal.progress)
+
+
+async def _audit(task: Task | str, model: Model | str, place: Path) -> Audit:
+    task = load(task) if isinstance(task, str) else task
+    async with _opened(model, place) as (store, memo, _):
+        return calibrating.audit(store, task, memo.name, _in_service(store, task).id)
+
+
+def _in_service(store: Store, task: Task) -> Policy:
+    """Return the champion, else the task's baseline."""
+    current = store.champion(task.name)
+    return task.baseline if current is None else store.policy(current)
+
+
+@contextlib.asynccontextmanager
+async def _escalation(task: Task, store: Store) -> AsyncIterator[Model | None]:
+    """Open the model that the task escalates to, if any."""
+    if not task.serving.escalate:
+        yield None
+        return
+    connected = connect(task.serving.escalate)
+    try:
+        yield MemoModel(connected, store)
+    finally:
+        await connected.close()
 
 
 @contextlib.asynccontextmanager

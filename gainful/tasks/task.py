@@ -64,6 +64,11 @@ class Task:
         return self.obstacle is None
 
     @cached_property
+    def keyless(self) -> tuple[Check, ...]:
+        """The checks that read no answer key, of learning and of proof, each once: all that can judge live traffic."""
+        return tuple({c.name: c for c in (*self.checks, *self.proof) if not c.needs_target}.values())
+
+    @cached_property
     def shown(self) -> tuple[Case, ...]:
         """The dev cases as learners may see them: without targets, unless a check for learning reads targets."""
         if any(check.needs_target for check in self.checks):
