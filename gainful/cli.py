@@ -21,6 +21,7 @@ from rich.markup import escape
 
 from gainful.core import GainfulError, ReceiptError, Stopped, TaskError
 from gainful.loop import session
+from gainful.loop.calibrate import Plan
 from gainful.loop.events import Event, Progress
 from gainful.loop.replay import Reproduction, replay
 from gainful.loop.replay import reproduce as run_again
@@ -28,6 +29,7 @@ from gainful.loop.run import Halving, Settings
 from gainful.loop.verify import Report, Unreadable
 from gainful.loop.verify import verify as verify_receipt
 from gainful.report import words
+from gainful.report.audit import audit_json, calibration_json, show_audit, show_calibration
 from gainful.report.page import write_page
 from gainful.report.terminal import Terminal
 from gainful.tasks import TEMPLATE
@@ -127,6 +129,38 @@ def demo(store: StoreOption = None, seed: SeedOption = 0, minutes: MinutesOption
         minutes,
         as_json=False,
     )
+
+
+@app.command()
+def calibrate(
+    task: TaskArgument,
+    model: ModelOption = "embedded",
+    cases: Annotated[int | None, typer.Option("--cases", min=1, help="Use at most so many dev cases.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Such as reask,vote [default: those the task names].")] = None,
+    store: StoreOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Find out how well errors are noticed, and which corrections pay."""
+    plan = Plan(methods=None if methods is None else tuple(methods.split(",")), cases=cases, seed=seed)
+    with _terminal(quiet=as_json) as terminal:
+        found = session.calibrate(task, model, store, plan, [terminal])
+    if as_json:
+        _print_json(calibration_json(found))
+    else:
+        show_calibration(Console(), found)
+
+
+@app.command()
+def audit(
+    task: TaskArgument, model: ModelOption = "embedded", store: StoreOption = None, as_json: JsonOption = False
+) -> None:
+    """Show which corrections are open, and why; asks nothing."""
+    found = session.audit(task, model, store)
+    if as_json:
+        _print_json(audit_json(found))
+    else:
+        show_audit(Console(), found)
 
 
 @app.command()

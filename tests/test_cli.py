@@ -126,6 +126,26 @@ def test_eval_prints_a_score_with_its_interval(shell: Shell) -> None:
     assert "0 % (0–" in ran.stdout
 
 
+def test_calibrate_and_audit_say_which_corrections_are_open_and_why(shell: Shell) -> None:
+    words = ("tasks.py:task", "--model", "openai:scripted", "--store", "s.db")
+
+    ran = shell.gainful("calibrate", *words, "--cases", "20", "--methods", "reask,vote")
+    content = shell.json("audit", *words)
+
+    assert ran.returncode == 0, ran.stderr
+    assert "20 drafts with a known truth, 20 wrong, 20 suspected" in ran.stdout
+    assert "No detector was fitted: of 20 answers" in ran.stdout
+    assert "reask is closed: 20 trials: 0 fixed" in ran.stdout
+    assert [m["n"] for m in content["methods"]] == [20, 0, 20, 0]  # type: ignore[attr-defined]
+
+
+def test_a_method_of_correction_that_is_none_is_refused_by_name(shell: Shell) -> None:
+    ran = shell.gainful("calibrate", "tasks.py:task", "--model", "openai:scripted", "--methods", "pray")
+
+    assert ran.returncode == 2
+    assert "'pray' is no method of correction" in ran.stderr
+
+
 def test_init_writes_a_task_that_loads(shell: Shell) -> None:
     assert shell.gainful("init", "mine").returncode == 0
 
