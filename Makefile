@@ -3,11 +3,12 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo check test bench clean lint browser
+.PHONY: help demo check test bench soak clean lint browser
 
 SHELL := /bin/sh
 BIN := .venv/bin
-BENCHMARKS := $(filter-out benchmarks/peers.py benchmarks/figures.py,$(wildcard benchmarks/*.py))
+SHARED := $(addprefix benchmarks/,peers.py figures.py servers.py soak.py)
+BENCHMARKS := $(filter-out $(SHARED),$(wildcard benchmarks/*.py))
 
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -18,6 +19,7 @@ help:
 	@echo "make check   format, lint, types, import contracts and fast tests: under a minute, no network"
 	@echo "make test    the same with all the slow tests: the real model, a real browser, the built wheel"
 	@echo "make bench   every benchmark, each peer in an environment of its own; results in out/benchmarks"
+	@echo "make soak    the proxy for 30 minutes under load, faults and killed workers, then the books are checked"
 	@echo "make clean   remove all that make made here: .venv, out, caches (receipts stay)"
 
 demo: .venv/.core
@@ -34,6 +36,9 @@ bench: .venv/.dev
 	    echo "== $$script"; \
 	    $(BIN)/python $$script || exit 1; \
 	done
+
+soak: .venv/.dev
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf .venv out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

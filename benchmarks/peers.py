@@ -16,25 +16,29 @@ from pathlib import Path
 VENVS = Path(__file__).resolve().parent.parent / "out" / "venvs"
 
 
-def environment(name: str, requirements: Sequence[str]) -> Path:
+def environment(name: str, requirements: Sequence[str], alone: Sequence[str] = ()) -> Path:
     """Return the Python of the environment *name* that holds the pinned *requirements*.
 
+    Those in *alone*, pinned too, are installed without what they depend on: *requirements* names the part that is used.
     Raises ``ValueError`` for a requirement that is not pinned: its figures could not be compared with last month's.
     Raises ``subprocess.CalledProcessError`` when pip fails; what it had made is then thrown away.
     """
-    for requirement in requirements:
+    for requirement in (*requirements, *alone):
         if "==" not in requirement:
             raise ValueError(f"peer {name!r}: requirement {requirement!r} names no version; pin it with ==")
     home = VENVS / name
     python, stamp = home / "bin" / "python", home / ".requirements"
-    wanted = "\n".join(requirements)
+    wanted = "\n".join([*requirements, *(f"{requirement} alone" for requirement in alone)])
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
     shutil.rmtree(home, ignore_errors=True)
     print(f"setting up {name} in out/venvs (once)", file=sys.stderr)
     try:
         venv.create(home, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True, stdin=subprocess.DEVNULL)
+        install = [python, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, *requirements], check=True, stdin=subprocess.DEVNULL)
+        if alone:
+            subprocess.run([*install, "--no-deps", *alone], check=True, stdin=subprocess.DEVNULL)
     except BaseException:  # an interrupt too must not leave half an environment behind
         shutil.rmtree(home, ignore_errors=True)
         raise
