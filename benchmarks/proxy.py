@@ -13,21 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from figures import RESULTS, Figure, publish
-from servers import LITELLM, OPTILLM, Server, Upstream, gainful, litellm, load, optillm, settle, upstream
+from servers import CONTESTANTS, Server, Upstream, load, settle, upstream
 
-Start = Callable[[Upstream, Path], AbstractContextManager[Server]]
-CONTESTANTS: dict[str, tuple[str, Start]] = {
-    "gainful-1": ("Gainful, 1 worker", lambda behind, scratch: gainful(behind, scratch, 1)),
-    "gainful-2": ("Gainful, 2 workers", lambda behind, scratch: gainful(behind, scratch, 2)),
-    "litellm": (f"LiteLLM {LITELLM}, 2 workers", lambda behind, scratch: litellm(behind, scratch, 2)),
-    "optillm": (f"optillm {OPTILLM}, none", optillm),
-}
 MODES = {"plain": (), "streamed": ("--stream",)}
 QUANTITIES = (("p50", "latency_ms"), ("p99", "latency_ms"), ("p50", "first_ms"), ("p99", "first_ms"))
 NAMES = {"latency_ms": "", "first_ms": ", first event"}
@@ -89,7 +81,7 @@ def main() -> None:
         name, start = CONTESTANTS[key]
         with tempfile.TemporaryDirectory(dir=RESULTS.parent) as scratch, upstream() as behind:
             try:
-                with start(behind, Path(scratch)) as server:
+                with start(behind.base_url, Path(scratch)) as server:
                     found += list(compare(name, behind, server, chosen))
             except RuntimeError as error:
                 missing.append(f"{name} was not measured: {error}")

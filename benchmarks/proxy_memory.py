@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from figures import RESULTS, Figure, publish
-from proxy import CONTESTANTS
-from servers import Server, load, settle, upstream
+from servers import CONTESTANTS, Server, load, settle, upstream
 
 PARTS = 10
 
@@ -51,7 +50,7 @@ def main() -> None:
         with (
             tempfile.TemporaryDirectory(dir=RESULTS.parent) as scratch,
             upstream() as behind,
-            start(behind, Path(scratch)) as server,
+            start(behind.base_url, Path(scratch)) as server,
         ):
             found += list(watch(name, server, chosen))
     publish("proxy_memory", found)

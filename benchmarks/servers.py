@@ -15,11 +15,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from peers import environment
 
@@ -131,24 +131,24 @@ def upstream(*options: str) -> Iterator[Upstream]:
 
 
 @contextmanager
-def gainful(behind: Upstream, scratch: Path, workers: int, stream: str = "pass") -> Iterator[Server]:
+def gainful(upstream_url: str, scratch: Path, workers: int, stream: str = "pass") -> Iterator[Server]:
     """Run ``gainful serve`` with a task that changes and checks nothing; every exchange goes to a store on disk."""
     port, place = free_port(), task(scratch)
     command = [Path(sys.executable).parent / "gainful", "serve", place, "--model", "openai:mock", "--port", port]
     command += ["--host", "127.0.0.1", "--workers", workers, "--store", scratch / "serve.db", "--stream", stream]
-    variables = {"OPENAI_BASE_URL": behind.base_url, "OPENAI_API_KEY": "sk-upstream"}
+    variables = {"OPENAI_BASE_URL": upstream_url, "OPENAI_API_KEY": "sk-upstream"}
     with running(command, variables, f"http://127.0.0.1:{port}/healthz", scratch / "gainful.log") as process:
         yield Server(f"http://127.0.0.1:{port}/v1", "gainful/plain", process)
 
 
 @contextmanager
-def litellm(behind: Upstream, scratch: Path, workers: int) -> Iterator[Server]:
+def litellm(upstream_url: str, scratch: Path, workers: int) -> Iterator[Server]:
     """Run LiteLLM's proxy as its page for production says, without database, logging and callbacks."""
     python = environment("litellm", [f"litellm[proxy]=={LITELLM}", "uvloop==0.22.1"])
     config = scratch / "litellm.yaml"
     config.write_text(
         "model_list:\n- model_name: mock\n  litellm_params:\n    model: openai/mock\n    api_key: sk-upstream\n"
-        f"    api_base: {behind.base_url}\n"
+        f"    api_base: {upstream_url}\n"
         "litellm_settings:\n  request_timeout: 600\n  set_verbose: false\n  json_logs: true\n  telemetry: false\n"
         "general_settings:\n  disable_error_logs: true\n  disable_spend_logs: true\n"
     )
@@ -168,16 +168,25 @@ def litellm(behind: Upstream, scratch: Path, workers: int) -> Iterator[Server]:
 
 
 @contextmanager
-def optillm(behind: Upstream, scratch: Path) -> Iterator[Server]:
+def optillm(upstream_url: str, scratch: Path) -> Iterator[Server]:
     """Run optillm's own server, which has no workers, with the approach ``none``."""
     python = environment("optillm", OPTILLM_NEEDS, alone=[f"optillm=={OPTILLM}"])
     port = free_port()
-    command = [python.parent / "optillm", "--approach", "none", "--model", "mock", "--base-url", behind.base_url]
+    command = [python.parent / "optillm", "--approach", "none", "--model", "mock", "--base-url", upstream_url]
     command += ["--host", "127.0.0.1", "--port", port, "--log", "error"]
     ready = f"http://127.0.0.1:{port}/health"
     # Their server follows a caller's key that begins with "sk-" by making a client for every request.
     with running(command, {"OPENAI_API_KEY": "upstream"}, ready, scratch / "optillm.log") as process:
         yield Server(f"http://127.0.0.1:{port}/v1", "mock", process)
+
+
+Start: TypeAlias = Callable[[str, Path], AbstractContextManager[Server]]
+CONTESTANTS: dict[str, tuple[str, Start]] = {
+    "gainful-1": ("Gainful, 1 worker", lambda upstream_url, scratch: gainful(upstream_url, scratch, 1)),
+    "gainful-2": ("Gainful, 2 workers", lambda upstream_url, scratch: gainful(upstream_url, scratch, 2)),
+    "litellm": (f"LiteLLM {LITELLM}, 2 workers", lambda upstream_url, scratch: litellm(upstream_url, scratch, 2)),
+    "optillm": (f"optillm {OPTILLM}, none", optillm),
+}
 
 
 def task(scratch: Path) -> Path:
