@@ -1,10 +1,12 @@
 """How many request shapes pass through a proxy unchanged, both ways, plain and streamed.
 
-    python benchmarks/proxy_fidelity.py [--only gainful-pass litellm] [--url http://127.0.0.1:8000/v1 --model M --port 9000]
+    python benchmarks/proxy_fidelity.py [--only gainful-pass litellm]
+    python benchmarks/proxy_fidelity.py --url http://127.0.0.1:8000/v1 --model M --port 9000
 
 The corpus and the comparison are those of ``tests/test_fidelity.py``.  A shape counts as unchanged when every member
-of request and reply arrives, numbers to the digit; beside it, how many are unchanged but for nulls that were added or
-left out.  A server of one's own is tried with ``--url``: it must have ``http://127.0.0.1:PORT/v1`` as its upstream.
+of request and reply arrives, numbers to the digit; beside it, how many are unchanged in meaning: nulls added or left
+out and numbers written in another way set aside.  A server of one's own is tried with ``--url``: its upstream must be
+``http://127.0.0.1:PORT/v1``.
 """
 
 from __future__ import annotations
@@ -53,9 +55,7 @@ async def compare(name: str, base_url: str, model: str, upstream: RecordingUpstr
 def counts(subject: str, shapes: list[Finding]) -> Iterator[Figure]:
     n = len(shapes)
     yield Figure(subject, "unchanged", "shapes", n, (sum(shape.is_faithful for shape in shapes),))
-    yield Figure(
-        subject, "unchanged but for nulls", "shapes", n, (sum(shape.is_faithful_but_for_nulls for shape in shapes),)
-    )
+    yield Figure(subject, "unchanged in meaning", "shapes", n, (sum(shape.is_faithful_in_meaning for shape in shapes),))
     yield Figure(subject, "requests unchanged", "shapes", n, (sum(not shape.request for shape in shapes),))
     yield Figure(subject, "replies unchanged", "shapes", n, (sum(not shape.reply for shape in shapes),))
 

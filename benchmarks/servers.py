@@ -64,10 +64,15 @@ class Server:
         """Return the ids of all its processes."""
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(pid) == self.process]
 
+    def workers(self) -> list[int]:
+        """Return the ids of the processes that answer, the oldest first, where a supervisor has started several."""
+        children = [pid for pid in self.members() if int(_stat(pid)[1]) == self.process]
+        spawned = [pid for pid in children if b"spawn_main" in _command(pid)]  # not the one that tidies up after them
+        return sorted(spawned, key=lambda pid: int(_stat(pid)[19]))
+
     def resident_mb(self) -> float:
         """Return the resident memory of all its processes together, in 10**6 bytes; shared pages count for each."""
-        page = os.sysconf("SC_PAGE_SIZE")
-        return sum(_resident_pages(pid) for pid in self.members()) * page / 1e6
+        return sum(map(resident_mb, self.members()))
 
     def cpu_s(self) -> float:
         """Return the processor time that its processes, and children of theirs that ended, have used."""
@@ -87,11 +92,19 @@ def _session(pid: int) -> int:
     return int(_stat(pid)[3])
 
 
-def _resident_pages(pid: int) -> int:
+def _command(pid: int) -> bytes:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return 0
+        return b""
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of one process in 10**6 bytes, 0 where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -131,11 +144,17 @@ def upstream(*options: str) -> Iterator[Upstream]:
 
 
 @contextmanager
-def gainful(upstream_url: str, scratch: Path, workers: int, stream: str = "pass") -> Iterator[Server]:
-    """Run ``gainful serve`` with a task that changes and checks nothing; every exchange goes to a store on disk."""
-    port, place = free_port(), task(scratch)
-    command = [Path(sys.executable).parent / "gainful", "serve", place, "--model", "openai:mock", "--port", port]
-    command += ["--host", "127.0.0.1", "--workers", workers, "--store", scratch / "serve.db", "--stream", stream]
+def gainful(
+    upstream_url: str, scratch: Path, workers: int, stream: str = "pass", *, place: Path | None = None
+) -> Iterator[Server]:
+    """Run ``gainful serve`` with every exchange in a store on disk, ``serve.db`` in *scratch*.
+
+    *place* is a task file whose task is called ``plain``; without it the task changes and checks nothing.
+    """
+    port = free_port()
+    command = [Path(sys.executable).parent / "gainful", "serve", place or task(scratch), "--model", "openai:mock"]
+    command += ["--host", "127.0.0.1", "--port", port, "--workers", workers, "--stream", stream]
+    command += ["--store", scratch / "serve.db"]
     variables = {"OPENAI_BASE_URL": upstream_url, "OPENAI_API_KEY": "sk-upstream"}
     with running(command, variables, f"http://127.0.0.1:{port}/healthz", scratch / "gainful.log") as process:
         yield Server(f"http://127.0.0.1:{port}/v1", "gainful/plain", process)

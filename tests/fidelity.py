@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,12 +35,16 @@ class Number:
 
 @dataclass(frozen=True)
 class Difference:
-    """A member that arrived otherwise; ``only_null`` says that a null was added or left out and nothing else."""
+    """A member that arrived otherwise.
+
+    ``is_harmless`` says that nothing but nulls was added or left out, or that a number of the same value is written
+    in another way.
+    """
 
     where: str
     sent: str
     arrived: str
-    only_null: bool = False
+    is_harmless: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: sent {self.sent[:60]}, arrived {self.arrived[:60]}"
@@ -58,8 +63,8 @@ class Finding:
         return not self.request and not self.reply
 
     @property
-    def is_faithful_but_for_nulls(self) -> bool:
-        return all(difference.only_null for difference in (*self.request, *self.reply))
+    def is_faithful_in_meaning(self) -> bool:
+        return all(difference.is_harmless for difference in (*self.request, *self.reply))
 
 
 async def findings(
@@ -141,16 +146,24 @@ def differences(sent: Any, arrived: Any, where: str) -> Iterator[Difference]:
         for name in [*sent, *(name for name in arrived if name not in sent)]:
             inside = f"{where}.{name}"
             if name not in arrived:
-                yield Difference(inside, written(sent[name]), "nothing", sent[name] is None)
+                yield Difference(inside, written(sent[name]), "nothing", is_void(sent[name]))
             elif name not in sent:
-                yield Difference(inside, "nothing", written(arrived[name]), arrived[name] is None)
+                yield Difference(inside, "nothing", written(arrived[name]), is_void(arrived[name]))
             else:
                 yield from differences(sent[name], arrived[name], inside)
     elif isinstance(sent, list) and isinstance(arrived, list) and len(sent) == len(arrived):
         for index, (one, other) in enumerate(zip(sent, arrived, strict=True)):
             yield from differences(one, other, f"{where}[{index}]")
     elif sent != arrived:
-        yield Difference(where, written(sent), written(arrived))
+        numbers = isinstance(sent, Number) and isinstance(arrived, Number)
+        same = numbers and Decimal(sent.digits) == Decimal(arrived.digits)
+        yield Difference(where, written(sent), written(arrived), same)
+
+
+def is_void(value: Any) -> bool:
+    """Say whether *value* is null, or an object or a list that holds nothing but nulls."""
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return all(member is None or (isinstance(member, dict | list) and is_void(member)) for member in members)
 
 
 # --- streams -----------------------------------------------------------------------------------------------

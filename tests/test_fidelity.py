@@ -38,22 +38,24 @@ def with_null(body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "shape", "where", "only_null"),
+    ("change", "shape", "where", "is_harmless"),
     [
         (flattened, "image in the request", "request.messages[0].content", False),
         (without_seed, "large seed", "request.seed", False),
         (with_null, "one turn", "request.logprobs", True),
         (lambda body: None, "numbers that no double holds", "request.vendor[0]", False),
+        (lambda body: None, "numbers of every form", "request.temperature", False),
+        (lambda body: body.update(seed=42.0), "temperature zero", "request.seed", True),
     ],
 )
 async def test_a_proxy_that_changes_requests_is_found_out(
-    change: Callable[[dict[str, Any]], None], shape: str, where: str, only_null: bool
+    change: Callable[[dict[str, Any]], None], shape: str, where: str, is_harmless: bool
 ) -> None:
     async with RecordingUpstream() as upstream:
         found = await through(upstream, change, lambda reply: None, BY_NAME[shape])
 
     assert found.request[0].where == where
-    assert found.is_faithful_but_for_nulls is only_null
+    assert found.is_faithful_in_meaning is is_harmless
 
 
 async def test_a_proxy_that_changes_replies_is_found_out() -> None:
