@@ -488,7 +488,7 @@ def judge(checks: Iterable[Check], case: Case, answer: Answer) -> tuple[Verdict,
     for check in checks:
         try:
             result = check(case, answer)
-        except Exception as error:  # the check is not ours: name it and the case, whatever it raised
+        except (Exception, SystemExit) as error:  # the check is not ours: name it and the case, whatever it raised
             raise CheckError(
                 f"check {check.name!r} raised {type(error).__name__} on case {case.name or case.id[:12]!r}: {error}; "
                 "a check must return a score in [0, 1] or None"

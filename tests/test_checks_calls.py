@@ -142,8 +142,8 @@ ANY: JsonObject = {"type": "object", "properties": {"x": {}}, "required": ["x"]}
 @pytest.mark.parametrize(
     ("request_text", "value"),
     [
-        ("Add 5 and 7", 5),
-        ("Add 5 and 7", 5.0),
+        ("Add 5 to it", 5),
+        ("Add 5 to it", 5.0),
         ("It fell to -5 degrees", 5),
         ("It fell by 5 degrees", -5),
         ("It costs $1,250,000 now", 1250000),
@@ -230,6 +230,56 @@ def test_none_of_an_enumeration_is_no_answer_to_a_request() -> None:
 
 def test_optional_arguments_need_no_ground() -> None:
     assert group(checks.Grounding(), case("2 nights in Rome"), call(city="Rome", nights=2, price=80)) == "right"
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "2 nights in Rome for 80 euros",
+        "2 nights in Rome at 80%",
+        "2 nights in Rome, 80 for all",
+        "2,80 in Rome",
+    ],
+)
+def test_a_number_of_the_request_that_no_argument_holds_is_unused(request_text: str) -> None:
+    lean = call(city="Rome", nights=2)
+
+    assert group(checks.Grounding(), case(request_text), lean) == "unused number"
+    assert group(checks.Grounding(), case(request_text), call(city="Rome", nights=2, price=80)) == "right"
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "2 nights in Rome on the 3rd",
+        "2 nights in Rome, 30ft from x^2 or v1.5",
+        "2 nights in Rome from 5 million beds",
+        "2.0 nights in Rome",
+        "200% of Rome",
+        "Rome?!",
+    ],
+)
+def test_what_is_no_number_alone_need_not_be_used(request_text: str) -> None:
+    assert group(checks.Grounding(), case(request_text), call(city="Rome", nights=2)) != "unused number"
+
+
+def test_where_a_required_argument_is_missing_its_number_is_not_called_unused_as_well() -> None:
+    assert group(checks.Grounding(), case("2 nights in Rome"), call(city="Rome")) == "right"
+
+
+def test_numbers_of_earlier_turns_need_not_be_used() -> None:
+    earlier = ({"role": "user", "content": "I have 500 euros."}, {"role": "assistant", "content": "Good."})
+    told = Case(
+        messages=(*earlier, {"role": "user", "content": "2 nights in Rome"}),
+        tools=({"type": "function", "function": {"name": "hotel.book", "parameters": ANY}},),
+    )
+
+    assert group(checks.Grounding(), told, call(x=[2, "Rome"])) == "right"
+
+
+@pytest.mark.parametrize("request_text", ["?!", " "])
+def test_a_request_without_words_grounds_nothing(request_text: str) -> None:
+    assert group(checks.Grounding(), case(request_text, schema=ANY), call(x="Rome")) == "ungrounded value"
 
 
 def test_the_system_turn_grounds_too() -> None:

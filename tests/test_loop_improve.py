@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-from worlds import QUICK, deaf, luck, needs_a_schema, scripted, store_in, sums, wording
+from worlds import QUICK, call, deaf, luck, needs_a_schema, numbers, scripted, store_in, sums, wording
 
 import gainful
 from gainful.core import CheckError, JsonObject, ModelError, RequestRefused, TaskError
 from gainful.learners import Strategies
-from gainful.loop.events import Decided, Looked, Opened, Started, Unconfirmed
+from gainful.loop.events import Decided, Head, Looked, Opened, Started, Unconfirmed
 from gainful.loop.replay import replay
+from gainful.loop.run import Halving
 from gainful.loop.verify import verify
 from gainful.store import SQLiteStore
 
@@ -51,6 +52,25 @@ def test_a_model_that_cannot_be_improved_is_left_alone_and_no_confirmation_is_sp
     assert isinstance(result.events[-2], Unconfirmed)
     with SQLiteStore(store_in(tmp_path)) as store:
         assert store.ledger(sums().holdout.digest) == []
+
+
+@pytest.mark.parametrize(("won", "crowned"), [(1, False), (2, True)])
+def test_a_lead_of_a_single_case_is_noise_and_changes_nothing(tmp_path: Path, won: int, crowned: bool) -> None:
+    task = sums()
+    hard = {case.text for case in task.dev[:won]}
+
+    def right(body: JsonObject, sample: int) -> str:
+        if "response_format" not in body:
+            return "No." if wording(body) in hard else call(*numbers(body))
+        names = body["response_format"]["json_schema"]["schema"]["properties"]
+        value = call(*numbers(body))
+        return value if "name" in names else json.dumps(json.loads(value)["arguments"])
+
+    settings = gainful.Settings(rounds=1, halving=Halving(rungs=(len(task.dev),)))
+    result = gainful.improve(task, scripted(right), store_in(tmp_path), settings)
+
+    (head,) = [e for e in result.events if isinstance(e, Head)]
+    assert (head.label is not None) == crowned
 
 
 def test_what_shines_on_dev_alone_is_not_promoted_and_its_level_is_paid(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Does the request say what the call claims?  Finds made-up arguments without an answer key.
+"""Does the call say what the request says?  Finds made-up and left-out values without an answer key.
 
 A small model fills a required argument with something plausible rather than with what it was told.  Such a
-value usually leaves a trace: its words or digits stand nowhere in the request.  This is evidence, not proof:
+value usually leaves a trace: its words or digits stand nowhere in the request.  And it leaves out what it was
+told, which shows where that was a number.  This is evidence, not proof:
 ``trusted`` is false.  Leaves to others: the form of the call (``tool_call``).
 """
 
@@ -23,6 +24,10 @@ from gainful.core import Answer, Case, JsonObject, Score, message_text
 _TOKEN = re.compile(r"(?:\d[\d,]*(?:\.\d+)?|(?<![^\W_])\.\d+)(?:e[+-]?\d+)?|[^\W\d_]+|%")
 _CLOCK = re.compile(r"(?<=\d)t(?=\d\d:)")  # 2024-05-01t20:00, as ISO 8601 joins date and time
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_SCALE_WORDS = "dozen|hundred|thousand|million|billion"
+_ALONE = re.compile(  # a number that is no part of a word, a unit or a larger number
+    rf"(?<![\w.^])(?>\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)(?!\w|\s+(?:{_SCALE_WORDS}))"
+)
 _PERCENT = {"%", "percent", "pct", "percentage"}
 _STOP_WORDS = {"a", "an", "and", "at", "by", "for", "from", "in", "is", "of", "on", "or", "the", "to", "with"}
 _SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -46,7 +51,7 @@ _NUMBER_WORDS: dict[str, Fraction] = {
 
 @dataclass(frozen=True)
 class Grounding:
-    """Score 1 where the request holds every required argument's value, 0 where one is made up.
+    """Score 1 where the request holds every required argument's value and the call every number of the request's.
 
     Unknown where the answer is no call of one of the case's tools.  Of the call's arguments those that the tool
     requires are looked at, and in them every number and text, however deep in arrays and objects.  Not looked at:
@@ -57,6 +62,13 @@ class Grounding:
     ``3rd``, ``10k``) or words (``twenty-five``, ``two hundred``, ``half``, a month's name).  A text is held where
     the request has all its words and numbers but for a, an, the and the like; words are equal when one begins
     with the other's stem (``cities``, ``city``) or is made of the initials of neighbours (``NY``).
+
+    The other way round, the user's last turn is looked at, and in it the numbers in digits that stand alone (not
+    ``20ft``, ``3rd``, ``m/s^2``, ``5 million``).  One is held where some argument, optional ones too, has it, a
+    hundredth of it (``5%``) or, as an hour, 12 more.  Not looked at where a required argument is missing, which is
+    another check's to say.
+
+    Groups: "ungrounded value", else "unused number".
     """
 
     name: ClassVar[str] = "grounding"
@@ -81,13 +93,16 @@ class Grounding:
             for name, value in _looked_at(answer.value["arguments"], schema)
             if not all(request.hold(leaf) for leaf in _leaves(value))
         ]
-        if not made_up:
-            return Score(1.0)
-        sentences = [
-            f"The value {json_text(value)} of the argument {json_text(name)} does not occur in the request."
-            for name, value in made_up
-        ]
-        return Score(0.0, " ".join([*sentences, "Take the values from the request."]), "ungrounded value")
+        if made_up:
+            sentences = [
+                f"The value {json_text(value)} of the argument {json_text(name)} does not occur in the request."
+                for name, value in made_up
+            ]
+            return Score(0.0, " ".join([*sentences, "Take the values from the request."]), "ungrounded value")
+        whole = all(name in answer.value["arguments"] for name in schema.get("required") or ())
+        if whole and (unused := _unused(case, answer.value["arguments"])):
+            return Score(0.0, f"The request says {', '.join(unused)}, and no argument does.", "unused number")
+        return Score(1.0)
 
 
 def _looked_at(arguments: JsonObject, schema: JsonObject) -> Iterator[tuple[str, Any]]:
@@ -102,6 +117,13 @@ def _looked_at(arguments: JsonObject, schema: JsonObject) -> Iterator[tuple[str,
         if "default" in parameter and equals(arguments[name], parameter["default"]):
             continue
         yield name, arguments[name]
+
+
+def _unused(case: Case, arguments: JsonObject) -> list[str]:
+    """Return the numbers of the user's last turn that no argument holds, as they are written there."""
+    asked = next((message_text(m) for m in reversed(case.messages) if m.get("role") == "user"), "")
+    said = _Words.of("\n".join(str(leaf) for leaf in _leaves(arguments)))
+    return [number for number in _ALONE.findall(_folded(asked)) if not said.say(number.rstrip(","))]
 
 
 def _leaves(value: Any) -> Iterator[str | int | float]:
@@ -142,6 +164,17 @@ class _Words:
         telling = [token for token in tokens if token not in _STOP_WORDS and _number(token) != 0] or tokens
         return bool(telling) and all(map(self._has, telling))
 
+    def say(self, digits: str) -> bool:
+        """Say whether this text has the number *digits* of a request: as it is, a share of 100, or an hour after noon.
+
+        ``200,300`` may be one number or two.
+        """
+        readings = [[digits.replace(",", "")]] if _THOUSANDS.fullmatch(digits) else []
+        return any(
+            all(number is None or {number, number / 100, number + 12} & self.numbers for number in map(exact, reading))
+            for reading in [*readings, [piece for piece in digits.split(",") if piece]]
+        )
+
     def _has(self, token: str) -> bool:
         return (
             token in self.words
@@ -172,7 +205,7 @@ def _numbers(tokens: list[str]) -> Iterator[Fraction]:
     """Yield the numbers that the tokens say, each alone and each run of them ("two hundred and five") as one."""
     total = part = Fraction(0)
     inside = False
-    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+    for token, following in zip(tokens, [*tokens, ""][1:], strict=True):
         for piece in token.split(","):  # "1,2,3" is three numbers, "1,000" one and, harmlessly, two more
             if (found := exact(piece)) is not None:
                 yield found

@@ -33,7 +33,7 @@ def named_object(reference: str, folder: Path) -> tuple[Any, str]:
         raise TaskError(f"{reference!r}: there is no file {str(folder / place)!r}; correct the path") from None
     except ModuleNotFoundError as error:
         raise TaskError(f"{reference!r}: there is no module {error.name!r}; install it or correct the name") from error
-    except Exception as error:  # the file is the user's: name it, whatever running it raised
+    except (Exception, SystemExit) as error:  # the file is the user's: name it, whatever running it raised
         raise TaskError(f"{reference!r} cannot be loaded: {type(error).__name__}: {error}; correct the file") from error
     if not hasattr(module, name):
         public = ", ".join(sorted(n for n in vars(module) if not n.startswith("_"))) or "nothing"

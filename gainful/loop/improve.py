@@ -27,7 +27,7 @@ from gainful.loop.events import (
     Started,
     Unconfirmed,
 )
-from gainful.loop.race import Runner, race
+from gainful.loop.race import Runner, leads, race
 from gainful.loop.run import Run
 
 QUOTED_GAINS = (20, 10, 5, 2)  # points, for which the power statement says how many cases they take
@@ -160,7 +160,7 @@ class Search:
                 break
             best = await race(self.head, runners, self.board, self._run.journal, number, settings.halving)
             self._raced += [(runner, self.head) for runner in runners]
-            improved = best is not None and best.kept and best.gain > 0
+            improved = best is not None and leads(best)
             self._crown(number, best if improved else None, runners)
             if not improved:
                 break
@@ -248,7 +248,7 @@ def _propose(learner: Learner, head: Policy, board: Board) -> Sequence[Proposal]
     """Ask one learner: the one boundary between us and a user's learner."""
     try:
         proposals = list(learner.propose(head, board.evidence(head)))
-    except Exception as error:  # the learner is not ours: name it, whatever it raised
+    except (Exception, SystemExit) as error:  # the learner is not ours: name it, whatever it raised
         raise LearnerError(
             f"learner {learner.name!r} raised {type(error).__name__}: {error}; leave it out or mend it"
         ) from error

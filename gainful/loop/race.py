@@ -17,6 +17,8 @@ from gainful.loop.events import Proposed, Rung, Standing
 from gainful.loop.journal import Journal
 from gainful.loop.run import Halving
 
+LEAST_LEAD = 2  # dev cases' worth of score over the head: by a single case one policy leads another on noise alone
+
 
 class Runner(Value, frozen=True):
     """A proposal under its label."""
@@ -40,8 +42,7 @@ async def race(
         standings = await _run_rung(head, racing, n, board, journal, f"round {round}, step {number + 1}")
         last = number == len(halving.rungs) - 1 or n == len(board.cases)
         survivors = 1 if last else max(1, math.ceil(len(standings) * halving.keep))
-        # A runner that answers like the head and is no better has nothing left to show.
-        kept = {s.label for s in standings[:survivors] if s.gain > 0 or not last}
+        kept = {s.label for s in standings[:survivors] if not last or leads(s)}
         rung = tuple(
             Standing(s.label, s.policy, s.n, s.score, s.gain, s.wins, s.losses, s.label in kept, s.usage)
             for s in standings
@@ -52,6 +53,11 @@ async def race(
         if last or not racing:
             break
     return best
+
+
+def leads(standing: Standing) -> bool:
+    """Say whether a runner is ahead of the head by ``LEAST_LEAD`` cases, so that it may follow it."""
+    return round(standing.gain * standing.n, 6) >= LEAST_LEAD
 
 
 async def _run_rung(

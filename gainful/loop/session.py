@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,8 +76,16 @@ class Evaluation(Value, frozen=True):
 
 
 def data_folder() -> Path:
-    """Return the user's data directory for Gainful, made if need be."""
-    return Path(platformdirs.user_data_dir("gainful", ensure_exists=True))
+    """Return the user's data directory for Gainful, made if need be; raises ``StoreError`` where it cannot be."""
+    folder = platformdirs.user_data_path("gainful")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the data directory {str(folder)!r} cannot be made: {error.strerror}; "
+            "set HOME or XDG_DATA_HOME to a place that can be written"
+        ) from error
+    return folder
 
 
 def default_store() -> Path:
@@ -100,7 +109,7 @@ def improve(
     Raises ``GainfulError`` for bad input, and ``Stopped`` where the run was interrupted or its time was up: the
     same call goes on with it.
     """
-    work = _improve(task, model, Path(store or default_store()), settings or Settings(), learners, watchers)
+    work = _improve(task, model, _place(store), settings or Settings(), learners, watchers)
     return _blocking(_limited(work, time_limit_s))
 
 
@@ -116,7 +125,12 @@ def evaluate(
 
     *cases* caps how many dev cases are used.
     """
-    return _blocking(_evaluate(task, model, policy, Path(store or default_store()), cases, watchers))
+    return _blocking(_evaluate(task, model, policy, _place(store), cases, watchers))
+
+
+def _place(store: Path | str | None) -> Path:
+    """Return where the store lies, in full: what a run writes down must be found from other folders too."""
+    return Path(store or default_store()).absolute()
 
 
 def calibrate(
@@ -279,7 +293,6 @@ async def _escalation(task: Task, store: Store) -> AsyncIterator[Model | None]:
 @contextlib.asynccontextmanager
 async def _opened(model: Model | str, place: Path) -> AsyncIterator[tuple[Store, MemoModel, str]]:
     """Open store and model; a model that came as an object stays open, for it is the caller's."""
-    place.parent.mkdir(parents=True, exist_ok=True)
     connected = connect(model) if isinstance(model, str) else model
     with open_store(place) as store:
         memo = MemoModel(connected, store)
@@ -307,8 +320,29 @@ def _blocking(work: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
-    from concurrent.futures import ThreadPoolExecutor
+        beside = False
+    else:
+        beside = True
+    try:
+        return _in_a_thread(work) if beside else asyncio.run(work)
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on from here, with finished calls kept") from None
+
+
+def _in_a_thread(work: Coroutine[Any, Any, T]) -> T:
+    """Run *work* in a thread of its own.  Ctrl-C reaches the caller's thread, which passes it on and waits."""
+    running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T] | None]] = Future()
+
+    async def told() -> T:
+        running.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
 
     with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(asyncio.run, work).result()
+        done = thread.submit(asyncio.run, told())
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            loop, task = running.result()
+            if task is not None and not done.done():
+                loop.call_soon_threadsafe(task.cancel)
+            raise

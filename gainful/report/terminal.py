@@ -125,6 +125,10 @@ class Terminal:
 
     def _baseline(self, event: Baseline) -> None:
         self._title(f"Where it starts: the policy in service, on {words.count(event.score.n, 'dev case')}")
+        if event.score.n == 0:
+            self._line("No check could judge any of its answers.")
+            self._line(words.spent(event.usage), style="dim")
+            return
         passes = Text.assemble("It passes ", (words.interval(event.score), "bold"), " of them")
         passes.append(
             f"; in brackets, where the true rate lies with {words.confidence(event.score.confidence)} confidence."

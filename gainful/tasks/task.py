@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
 
-from gainful.checks import Function
+from gainful.checks import Choice, Function
 from gainful.core import AnswerKind, Case, Check, JsonObject, Policy, TaskError
 from gainful.tasks.holdout import Holdout
 from gainful.tasks.serving import Serving
@@ -26,7 +26,7 @@ class Task:
     ``checks`` are those that learning may use on ``dev``; ``proof`` are those of the confirmation on ``holdout``.
     ``spec`` says where all of it came from, enough to load the task again: ``spec["load"]`` is what ``load`` takes.
     ``serving`` says how callers are served; no gain depends on it.
-    Raises ``TaskError`` where there is no dev case or no check to learn from.
+    Raises ``TaskError`` where there is no name, no dev case or no check to learn from.
     """
 
     name: str
@@ -40,6 +40,8 @@ class Task:
     serving: Serving = AS_USUAL
 
     def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise TaskError("the task has no name; give it one, for its champion is kept under it")
         if not self.dev:
             raise TaskError(f"task {self.name!r} has no dev case; learning needs some, 50 or better 200")
         if not self.checks:
@@ -87,7 +89,8 @@ def make_task(
     """Return a task on divided cases: ``make_task("mood", divide(cases), Choice(labels), [checks.Choice(labels)])``.
 
     *checks* judge dev cases, where learning may use them, targets included, and the held-out ones too unless
-    *proof* names others for those.  Raises ``TaskError`` where a check needs targets that the cases do not have.
+    *proof* names others for those.  Raises ``TaskError`` where a check needs targets that the cases do not have, or
+    labels that their targets are none of.
     """
     proof = checks if proof is None else proof
     for check in (c for c in checks if _must_have_targets(c)):
@@ -103,6 +106,7 @@ def make_task(
                     f"task {name!r}: the check {check.name!r} needs targets, but {case.name or case.id[:12]} has none; "
                     "give it one or take it out"
                 )
+    _refuse_unknown_labels(name, (*cases.dev, *cases.held_out), (*checks, *proof))
     return Task(
         name=name,
         kind=kind,
@@ -118,6 +122,18 @@ def make_task(
             "proof": [check.spec for check in proof],
         },
     )
+
+
+def _refuse_unknown_labels(name: str, cases: Iterable[Case], checks: Iterable[Check]) -> None:
+    """Raise ``TaskError`` for a target that no answer can equal, before it spoils a confirmation."""
+    labels = [check.labels for check in checks if isinstance(check, Choice) and check.compare]
+    for case in cases:
+        for known in labels:
+            if case.target is not None and case.target not in known:
+                raise TaskError(
+                    f"task {name!r}: {case.name or case.id[:12]} has the target {case.target!r}, which is none of the "
+                    f"labels {', '.join(known)}; correct it or add the label"
+                )
 
 
 def _must_have_targets(check: Check) -> bool:
