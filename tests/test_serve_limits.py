@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -22,6 +21,7 @@ from gainful.serve import rates as rating
 from gainful.serve.admission import RETRY_S, Admission
 from gainful.serve.breaker import FAILURES, FIRST_OPEN_S, LONGEST_OPEN_S, Breaker
 from gainful.serve.rates import Rates
+from gainful.store import Key
 
 
 class Clock:
@@ -34,9 +34,8 @@ class Clock:
         return self.now_s
 
 
-class Caller(NamedTuple):
-    name: str
-    requests_per_minute: int | None = None
+def key(name: str, requests_per_minute: int | None = None) -> Key:
+    return Key(name, "0" * 64, 0.0, requests_per_minute=requests_per_minute)
 
 
 # --- the circuit breaker ----------------------------------------------------------------------------------
@@ -294,16 +293,16 @@ async def test_a_caller_above_its_rate_is_told_when_to_come_again_and_others_are
     clock = Clock()
     admission = Admission(9, 9, Rates(clock=clock))
     for _ in range(2):
-        async with admission.turn(Caller("often", 2)):
+        async with admission.turn(key("often", 2)):
             pass
     with pytest.raises(Busy, match="2 requests a minute") as caught:
-        await admission.turn(Caller("often", 2)).__aenter__()
-    async with admission.turn(Caller("other", 2)), admission.turn(Caller("free")):
+        await admission.turn(key("often", 2)).__aenter__()
+    async with admission.turn(key("other", 2)), admission.turn(key("free")):
         pass
     clock.now_s += caught.value.retry_after_s
 
     assert (caught.value.reason, caught.value.retry_after_s) == ("rate", 30.0)
-    async with admission.turn(Caller("often", 2)):
+    async with admission.turn(key("often", 2)):
         assert admission.running == 1
 
 

@@ -81,10 +81,17 @@ def test_the_words_of_checks_are_stored_only_where_prompts_are() -> None:
 
 def test_matches_that_overlap_become_one() -> None:
     assert Keeping("full", ["abcd", "cdef", "x*"]).kept_text("-abcdef-xx-") == f"-{INSTEAD}-{INSTEAD}-"
+    assert Keeping("full", ["abcdef", "bc"]).kept_text("-abcdef-") == f"-{INSTEAD}-"
 
 
-@given(st.integers(0, 3 * PIECE), st.integers(1, LONGEST_MATCH - 2))
-def test_a_match_is_found_wherever_a_piece_ends(place: int, length: int) -> None:
+@given(
+    st.sampled_from([PIECE, PIECE - LONGEST_MATCH]),
+    st.integers(1, 3),
+    st.integers(-1, LONGEST_MATCH),
+    st.integers(1, LONGEST_MATCH - 2),
+)
+def test_a_match_is_found_wherever_a_piece_ends(step: int, pieces: int, before: int, length: int) -> None:
+    place = step * pieces - before
     text = "." * place + "<" + "x" * length + ">" + "." * PIECE
 
     assert Keeping("full", ["<x{1,998}>"]).kept_text(text) == "." * place + INSTEAD + "." * PIECE

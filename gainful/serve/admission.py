@@ -9,23 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 from gainful.core import Busy
 from gainful.serve.rates import Rates
+from gainful.store import Key
 
 RETRY_S = 1.0  # a full house empties quickly or not at all
 LONGEST_WAIT_S = 10.0  # for a turn; clients give up on silence, and come again on a refusal
-
-
-class Caller(Protocol):
-    """Who asks: a key's name, and its limit, ``None`` where it has none."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def requests_per_minute(self) -> int | None: ...
 
 
 class Admission:
@@ -40,7 +30,7 @@ class Admission:
         self._rates = rates or Rates()
 
     @asynccontextmanager
-    async def turn(self, key: Caller | None = None) -> AsyncIterator[None]:
+    async def turn(self, key: Key | None = None) -> AsyncIterator[None]:
         """Hold a turn inside; raises ``Busy`` where the caller made too many requests, or too many are waiting.
 
         A request that is turned away because others fill the house counts towards its caller's limit too.

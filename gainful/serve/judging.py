@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from gainful import checks as ours
+from gainful.checks.child import Judgement, Named
 from gainful.core import Answer, Case, Check, CheckError, GainfulError, ServeError, Verdict, judge
-from gainful.serve.judging_child import Judgement, Named
 from gainful.serve.judging_process import JudgingProcess
 
 MOST_ANSWER_BYTES = 1_000  # an answer that breaks a schema at every item takes 30 microseconds a byte

@@ -17,15 +17,15 @@ from typing import Any
 
 import msgspec
 
+from gainful.checks.child import LENGTH, MOST_SAID_BYTES, START_S, Hello, Judgement, Named, Said, framed
 from gainful.core import CheckError, Verdict
-from gainful.serve.judging_child import LENGTH, MOST_SAID_BYTES, START_S, Hello, Judgement, Named, Said, framed
 
 MEMORY_BYTES = 1 << 30  # beyond what the process takes once the checks are loaded
 MOST_WAITING = 16  # at 10 ms a check the last waits a sixth of a second; who comes later is better told at once
 FIRST_PAUSE_S = 0.5  # before the second start in a row; doubled each time, for a start takes a core for half a second
 LONGEST_PAUSE_S = 30.0
 
-_MAIN = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import gainful.serve.judging_child as c; c.main()"
+_MAIN = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import gainful.checks.child as c; c.main()"
 
 
 class JudgingProcess:

@@ -1,8 +1,9 @@
 """The process in which checks run that may hang, crash or eat memory.
 
-Started by ``judging_process`` and spoken to over its standard input and output: frames of JSON, each with its length
-before it.  Guarantees: what a check prints goes nowhere; its memory is limited (on Linux); a check that outlives
-its time limit ends with this process even where the server that started it is gone.
+Started by ``serve.judging_process`` (and not in that room, whose imports would triple its start) and spoken to over its
+standard input and output: frames of JSON, each with its length before it.  Guarantees: what a check prints goes
+nowhere; its memory is limited (on Linux); a check that outlives its time limit ends with this process even where the
+server that started it is gone.
 """
 
 from __future__ import annotations
