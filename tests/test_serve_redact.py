@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gainful.core import JsonObject, ServeError, Verdict, digest
@@ -84,6 +84,7 @@ def test_matches_that_overlap_become_one() -> None:
     assert Keeping("full", ["abcdef", "bc"]).kept_text("-abcdef-") == f"-{INSTEAD}-"
 
 
+@settings(max_examples=25)  # of 100,000 characters each
 @given(
     st.sampled_from([PIECE, PIECE - LONGEST_MATCH]),
     st.integers(1, 3),
@@ -110,10 +111,11 @@ def test_a_pattern_that_is_none_is_refused_by_name() -> None:
         Keeping("full", [CARD, "("])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", [r"(a+)+$", r"\S+@\S+", r"(\d+-?)+x", r"(?:\w|\d)+!", r".*=.*;", r"(a|a)*b"])
 def test_a_pattern_that_backtracks_is_refused_by_name_and_soon(pattern: str) -> None:
     began_s = time.process_time()
-    with pytest.raises(ServeError, match="grows too fast"):
+    with pytest.raises(ServeError, match=r"redact has .* whose time grows too fast"):
         Keeping("none", [pattern])
 
     assert time.process_time() - began_s < 20.0
