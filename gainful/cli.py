@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from gainful.cli_keys import keys
 from gainful.core import GainfulError, ReceiptError, Stopped, TaskError
 from gainful.loop import session
 from gainful.loop.calibrate import Plan
@@ -44,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(keys, name="keys")
 
 
 def _version(wanted: bool) -> None:
