@@ -4,9 +4,9 @@
     python benchmarks/proxy_fidelity.py --url http://127.0.0.1:8000/v1 --model M --port 9000
 
 The corpus and the comparison are those of ``tests/test_fidelity.py``.  A shape counts as unchanged when every member
-of request and reply arrives, numbers to the digit; beside it, how many are unchanged in meaning: nulls added or left
-out and numbers written in another way set aside.  A server of one's own is tried with ``--url``: its upstream must be
-``http://127.0.0.1:PORT/v1``.
+of request and reply arrives, numbers to the digit, and none is added; beside it, of how many nothing is lost: members
+added, nulls left out and numbers of the same value written in another way set aside.  A server of one's own is tried
+with ``--url``: its upstream must be ``http://127.0.0.1:PORT/v1``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from figures import RESULTS, Figure, publish
 from servers import CONTESTANTS, Start, gainful
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-from fidelity import Finding, RecordingUpstream, findings
+from fidelity import Finding, RecordingUpstream, findings, is_lossless
 from fidelity_corpus import SHAPES
 
 STREAMS = ("pass", "hold", "segment")
@@ -53,11 +53,16 @@ async def compare(name: str, base_url: str, model: str, upstream: RecordingUpstr
 
 
 def counts(subject: str, shapes: list[Finding]) -> Iterator[Figure]:
-    n = len(shapes)
-    yield Figure(subject, "unchanged", "shapes", n, (sum(shape.is_faithful for shape in shapes),))
-    yield Figure(subject, "unchanged in meaning", "shapes", n, (sum(shape.is_faithful_in_meaning for shape in shapes),))
-    yield Figure(subject, "requests unchanged", "shapes", n, (sum(not shape.request for shape in shapes),))
-    yield Figure(subject, "replies unchanged", "shapes", n, (sum(not shape.reply for shape in shapes),))
+    shares = {
+        "unchanged": [shape.is_faithful for shape in shapes],
+        "nothing lost": [shape.is_lossless for shape in shapes],
+        "requests unchanged": [not shape.request for shape in shapes],
+        "requests, nothing lost": [is_lossless(shape.request) for shape in shapes],
+        "replies unchanged": [not shape.reply for shape in shapes],
+        "replies, nothing lost": [is_lossless(shape.reply) for shape in shapes],
+    }
+    for quantity, share in shares.items():
+        yield Figure(subject, quantity, "shapes", len(shapes), (sum(share),))
 
 
 async def measure(chosen: argparse.Namespace) -> tuple[list[Figure], list[str]]:

@@ -132,15 +132,14 @@ class Upstream:
 @contextmanager
 def upstream(*options: str) -> Iterator[Upstream]:
     """Run the mock upstream with *options*."""
-    process = subprocess.Popen(
-        [sys.executable, INSIDE / "mock_upstream.py", *options], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        yield Upstream(json.loads(process.stdout.readline())["port"])
-    finally:
-        process.terminate()
-        process.wait(END_S)
+    command = [sys.executable, INSIDE / "mock_upstream.py", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield Upstream(json.loads(process.stdout.readline())["port"])
+        finally:
+            process.terminate()
+            process.wait(END_S)
 
 
 @contextmanager

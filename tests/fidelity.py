@@ -2,8 +2,8 @@
 
 A recording upstream gives each shape of the corpus its reply, plain or as a stream.  What arrives is compared with
 what was sent as parsed JSON in which a number is its text; streams are compared by the message that they add up to, so
-that a proxy may cut them anew.  ``model``, ``stream`` and ``stream_options`` of a request and ``id`` and ``model`` of a
-reply are the proxy's to set.
+that a proxy may cut them anew.  ``model``, ``stream`` and ``stream_options`` of a request and ``id``, ``model`` and
+``created`` of a reply are the proxy's to set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aiohttp import web
 from fidelity_corpus import Shape
 
 PROXYS_IN_REQUESTS = ("model", "stream", "stream_options")
-PROXYS_IN_REPLIES = ("id", "model")
+PROXYS_IN_REPLIES = ("id", "model", "created")
 GROWING = ("content", "refusal", "reasoning_content")  # members of a message whose pieces a stream joins
 PIECES = 3
 MOST_BYTES = 1 << 26
@@ -37,8 +37,8 @@ class Number:
 class Difference:
     """A member that arrived otherwise.
 
-    ``is_harmless`` says that nothing but nulls was added or left out, or that a number of the same value is written
-    in another way.
+    ``is_harmless`` says that nothing was lost: a member was added, nulls were left out, or a number of the same value
+    is written in another way.
     """
 
     where: str
@@ -63,8 +63,12 @@ class Finding:
         return not self.request and not self.reply
 
     @property
-    def is_faithful_in_meaning(self) -> bool:
-        return all(difference.is_harmless for difference in (*self.request, *self.reply))
+    def is_lossless(self) -> bool:
+        return is_lossless(self.request) and is_lossless(self.reply)
+
+
+def is_lossless(found: Iterable[Difference]) -> bool:
+    return all(difference.is_harmless for difference in found)
 
 
 async def findings(
@@ -148,7 +152,7 @@ def differences(sent: Any, arrived: Any, where: str) -> Iterator[Difference]:
             if name not in arrived:
                 yield Difference(inside, written(sent[name]), "nothing", is_void(sent[name]))
             elif name not in sent:
-                yield Difference(inside, "nothing", written(arrived[name]), is_void(arrived[name]))
+                yield Difference(inside, "nothing", written(arrived[name]), is_harmless=True)
             else:
                 yield from differences(sent[name], arrived[name], inside)
     elif isinstance(sent, list) and isinstance(arrived, list) and len(sent) == len(arrived):

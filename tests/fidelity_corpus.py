@@ -285,8 +285,7 @@ REPLIES = [
     ),
 ]
 UNICODE = [
-    shape(f"Unicode: {name}", completion(says(odd)), [{"role": "user", "content": odd}], user=odd)
-    for name, odd in ODD.items()
+    shape(f"Unicode: {name}", completion(says(odd)), [{"role": "user", "content": odd}]) for name, odd in ODD.items()
 ]
 TEXTS = [
     shape("empty text", messages=[{"role": "user", "content": ""}]),

@@ -55,7 +55,7 @@ async def test_a_proxy_that_changes_requests_is_found_out(
         found = await through(upstream, change, lambda reply: None, BY_NAME[shape])
 
     assert found.request[0].where == where
-    assert found.is_faithful_in_meaning is is_harmless
+    assert found.is_lossless is is_harmless
 
 
 async def test_a_proxy_that_changes_replies_is_found_out() -> None:
