@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gainful.core import StoreError
 from gainful.store.database import Sync
+from gainful.store.log import LogKeeper
 from gainful.store.memo import MemoModel, memo_key
 from gainful.store.sqlite import SQLiteStore
 from gainful.store.sqlite_traffic import EncodedExchange, encode_exchange
@@ -17,6 +18,7 @@ __all__ = [
     "Key",
     "LedgerEntry",
     "LedgerKind",
+    "LogKeeper",
     "MemoModel",
     "Run",
     "SQLiteStore",

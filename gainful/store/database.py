@@ -141,6 +141,14 @@ class Database:
             "nothing in it was overwritten"
         )
 
+    def checkpoint(self, mode: Literal["PASSIVE", "FULL"]) -> int:
+        """Fold the log into the file, and return how many pages the log holds.
+
+        ``PASSIVE`` stops nobody, so pages may be added meanwhile.  ``FULL`` keeps writers out until it is done.
+        """
+        _, held, _ = self.row(f"PRAGMA wal_checkpoint({mode})")
+        return int(held)
+
     def rows(self, query: str, *values: Any) -> list[Any]:
         """Return all rows that *query* finds."""
         with self.faults():

@@ -33,6 +33,7 @@ from gainful.store.store import (
     verify_chain,
 )
 
+MIGRATIONS = files("gainful.store") / "migrations"
 BUSY_S = 5.0  # our writes take milliseconds: whoever holds a store for longer is stuck, or is not ours
 MIN_PREFIX = 6  # hexadecimal digits; with fewer, policies of one store would soon share them
 
@@ -51,7 +52,7 @@ class SQLiteStore(SQLiteTraffic):
         self, path: str | Path, *, clock: Callable[[], float] = time.time, sync: Sync = "normal", busy_s: float = BUSY_S
     ) -> None:
         self.path = Path(path)
-        super().__init__(Database(self.path, sync, busy_s, files("gainful.store") / "migrations"), clock)
+        super().__init__(Database(self.path, sync, busy_s, MIGRATIONS), clock)
         self._locks: list[RunLock] = []
 
     # --- memo of model calls
@@ -245,6 +246,10 @@ class SQLiteStore(SQLiteTraffic):
         return lock
 
     # --- life
+
+    def leave_log(self) -> None:
+        """Never fold the log into the file from here: a commit that did so would take long.  ``LogKeeper`` does."""
+        self._database.row("PRAGMA wal_autocheckpoint = 0")
 
     def close(self) -> None:
         for lock in self._locks:
