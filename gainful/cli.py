@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gainful.cli_keys import keys
+from gainful.cli_serve import serve
 from gainful.core import GainfulError, ReceiptError, Stopped, TaskError
 from gainful.loop import session
 from gainful.loop.calibrate import Plan
@@ -211,6 +212,9 @@ def report(
     """Write a run's HTML page, which opens without a network."""
     page = write_page(store or session.default_store(), run, output)
     Console().print(str(page), soft_wrap=True)
+
+
+app.command()(serve)
 
 
 def main() -> None:

@@ -41,7 +41,8 @@ UNLIMITED = Limits()
 
 @dataclass
 class Allowance:
-    """One request's account against its ``limits``.  Times are in seconds of ``clock``; ``claimed`` counts all calls."""
+    """One request's account against its ``limits``.  Times are in seconds of ``clock``; ``claimed`` counts all calls,
+    ``extra`` is what those beyond the first took."""
 
     limits: Limits = UNLIMITED
     clock: Callable[[], float] = time.monotonic
@@ -49,7 +50,7 @@ class Allowance:
     def __post_init__(self) -> None:
         self._began_s = self.clock()
         self.claimed = 0
-        self._extra = Usage()
+        self.extra = Usage()
 
     @property
     def left_s(self) -> float | None:
@@ -72,11 +73,11 @@ class Allowance:
 
     def spend(self, usage: Usage) -> None:
         """Charge what a call beyond the first took."""
-        self._extra += usage
+        self.extra += usage
 
     def _is_spent(self, most: Limits) -> bool:
-        tokens = self._extra.prompt_tokens + self._extra.completion_tokens
-        cost_usd = self._extra.cost_usd or 0.0
+        tokens = self.extra.prompt_tokens + self.extra.completion_tokens
+        cost_usd = self.extra.cost_usd or 0.0
         return (most.extra_tokens is not None and tokens >= most.extra_tokens) or (
             most.extra_cost_usd is not None and cost_usd >= most.extra_cost_usd
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from gainful.answers.allowance import Allowance, Limits
 from gainful.answers.answer import Asking, Outcome, answer
@@ -37,6 +37,9 @@ from gainful.serve.judging import Judging
 from gainful.tasks import Task
 
 CHECK_S = 2.0  # a check that takes longer than this is broken: the caller gets the plain answer
+Lost: TypeAlias = Literal["kept", "late"]
+"""The draft was kept for it was no worse, or for the correction came too late."""
+
 LOGPROBS = ("mean_logprob", "min_logprob")  # evidence that the model must be asked for
 
 
@@ -102,6 +105,7 @@ class Chat:
         self._p_wrong: float | None = None
         self._correction = ""
         self.failure = ""
+        self.lost: tuple[str, Lost] | None = None  # a correction that was tried in vain: its method, and why in vain
         self.is_finished = False  # drafted, examined, perhaps corrected: nothing of the reply will change any more
 
     @property
@@ -171,11 +175,16 @@ class Chat:
         try:
             outcome = await correct(chosen.method, draft, self._judge)
         except TimeoutError:
-            return  # the deadline: the best answer so far is the draft
+            self.lost = (chosen.method, "late")  # the best answer so far is the draft
+            return
         except GainfulError as error:
             self._fail(error)
             return
-        if outcome.answer.value != draft.answer.value and outcome.answer.text.startswith(begins_with):
+        if outcome.answer.value == draft.answer.value:
+            self.lost = (chosen.method, "kept")
+        elif not outcome.answer.text.startswith(begins_with):
+            self.lost = (chosen.method, "late")
+        else:
             self._drafted, self._outcome, self._correction = self._outcome, outcome, chosen.method
             await self.examine()
 

@@ -1,0 +1,67 @@
+"""The command ``gainful serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gainful import serve as serving
+from gainful.answers.allowance import Limits
+from gainful.core import ServeError
+from gainful.loop import session
+from gainful.models.openai import Price
+from gainful.serve.settings import Settings, StorePrompts, Sync
+from gainful.tasks.serving import Streaming
+
+
+def serve(
+    tasks: Annotated[list[str], typer.Argument(help="Tasks; each is served as the model gainful/NAME.")],
+    model: Annotated[str, typer.Option(help="embedded, gguf:PATH, hf:REPO/FILE or openai:NAME.")] = "embedded",
+    store: Annotated[Path | None, typer.Option(help="The store [default: in your data directory].")] = None,
+    host: Annotated[str, typer.Option(help="Beyond loopback keys are required.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 8080,
+    workers: Annotated[int, typer.Option(help="Processes that answer.")] = 1,
+    stream: Annotated[Streaming | None, typer.Option(help="How all tasks stream, instead of their own way.")] = None,
+    deadline_ms: Annotated[float | None, typer.Option(min=1, help="The longest that a request may take.")] = None,
+    max_calls: Annotated[int | None, typer.Option(min=1, help="Model calls that a request may take.")] = None,
+    max_extra_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens beyond a request's first call.")] = None,
+    max_extra_usd: Annotated[float | None, typer.Option(min=0, help="Money beyond a request's first call.")] = None,
+    corrections_per_minute: Annotated[int | None, typer.Option(min=0, help="Of all requests together.")] = None,
+    price: Annotated[
+        str | None, typer.Option(help="Dollars for a million tokens, prompt,completion: 0.15,0.60")
+    ] = None,
+    store_prompts: Annotated[StorePrompts, typer.Option(help="How requests and replies are stored.")] = "full",
+    sync: Annotated[Sync, typer.Option(help="full: replies survive a power cut too.")] = "normal",
+    require_keys: Annotated[bool, typer.Option("--require-keys", help="On loopback too.")] = False,
+    tls_certificate: Annotated[Path | None, typer.Option(help="A PEM file; with --tls-key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="A PEM file.")] = None,
+) -> None:
+    """Answer OpenAI clients: replies checked, corrected where that pays, and stored before they are sent."""
+    extra_calls = None if max_calls is None else max_calls - 1
+    settings = Settings(
+        host=host,
+        port=port,
+        workers=workers,
+        stream=stream,
+        limits=Limits(deadline_ms, extra_calls, max_extra_tokens, max_extra_usd),
+        store_prompts=store_prompts,
+        sync=sync,
+        require_keys=require_keys,
+        price=None if price is None else _price(price),
+        corrections_per_minute=corrections_per_minute,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+    )
+    serving.serve(tasks, model, store or session.default_store(), settings)
+
+
+def _price(words: str) -> Price:
+    try:
+        prompt_usd, completion_usd = (float(word) for word in words.split(","))
+    except ValueError:
+        raise ServeError(f"--price {words!r} is no price; give two numbers, as in 0.15,0.60") from None
+    if not (0 <= prompt_usd < float("inf") and 0 <= completion_usd < float("inf")):
+        raise ServeError(f"--price {words!r} is no price; give two numbers from 0 on")
+    return Price(prompt_usd, completion_usd)

@@ -1,0 +1,192 @@
+"""The routes: who asks, for what, and how the answer leaves.
+
+Guarantees: every error is in OpenAI's shape with a fitting status; a reply's row is committed before its last byte is
+sent, or the reply says ``failed-open``; nothing of a prompt, a key or a stack trace stands in an error or a log line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from gainful.answers.allowance import Allowance
+from gainful.core import ApiError, Busy, ModelError
+from gainful.serve import stream as streams
+from gainful.serve.chat import Chat, Models
+from gainful.serve.desk import Desk
+from gainful.serve.replies import EVENTS, headers_of, refusal, refusal_body, reply
+from gainful.serve.upstream import Upstream
+from gainful.serve.visit import Visit
+from gainful.serve.wire import limits_of, parse
+from gainful.store import Feedback, Key
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+OPENAPI = Path(__file__).parent / "assets" / "openapi.json"
+
+log = logging.getLogger("gainful.serve")
+
+
+class Told(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/feedback."""
+
+    id: str
+    score: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+    comment: str = ""
+
+
+class Front:
+    """The handlers of one worker."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def app(self) -> web.Application:
+        """Return the routes, behind the boundary that turns what they raise into replies."""
+        app = web.Application(client_max_size=self.desk.settings.most_body_bytes, middlewares=[self._boundary])
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_post("/v1/feedback", self.feedback)
+        app.router.add_get("/healthz", self.health)
+        app.router.add_get("/metrics", self.figures)
+        app.router.add_get("/openapi.json", self.openapi)
+        return app
+
+    @web.middleware
+    async def _boundary(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Busy as error:
+            self.desk.metrics.shed(error.reason)
+            return self._refused(error)
+        except web.HTTPRequestEntityTooLarge:
+            most = self.desk.settings.most_body_bytes
+            return self._refused(ApiError(f"the body is longer than {most} bytes; send less", status=413))
+        except web.HTTPException as error:
+            told = ApiError(f"{request.method} {request.path} is not served here", status=error.status)
+            return self._refused(told, error.headers.get("Allow"))
+        except (ApiError, ModelError, TimeoutError) as error:
+            return self._refused(error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours: a status for the caller, its kind for the log
+            log.error("request failed", extra={"kind": type(error).__name__})
+            return self._refused(error)
+
+    def _refused(self, error: Exception, allow: str | None = None) -> web.Response:
+        response = refusal(error)
+        if allow is not None:
+            response.headers["Allow"] = allow
+        self.desk.metrics.refused("", response.status)
+        return response
+
+    # --- routes
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Answer POST /v1/chat/completions."""
+        began_s = time.perf_counter()
+        key = self._caller(request)
+        ask = parse(await request.read())
+        service = self.desk.services.get(ask.model)
+        if service is None:
+            offered = ", ".join(sorted(self.desk.services))
+            raise ApiError(
+                f"there is no model {ask.model!r} here; it serves {offered}",
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+        limits = service.served.limits.tightened(limits_of(request.headers))
+        async with self.desk.admission.turn(key):
+            with self.desk.spans.request(ask.model, request.headers) as span:
+                upstream = Upstream(service.usual, span)
+                stronger = service.stronger and Upstream(service.stronger, span)
+                models, allowance = Models(upstream, stronger), Allowance(limits)
+                chat = Chat(service.served, ask.body, models, allowance, self.desk.may_correct)
+                visit = Visit(self.desk, service, chat, ask, key.name if key else "", began_s, upstream, span)
+                if ask.stream:
+                    return await self._streamed(request, visit)
+                await chat.finish()
+                answered, name = await visit.keep()
+                return reply(answered.body, headers_of(chat, answered, name))
+
+    async def _streamed(self, request: web.Request, visit: Visit) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": EVENTS, "Cache-Control": "no-cache"})
+        async with contextlib.aclosing(visit.frames()) as frames:
+            try:
+                async for frame in frames:
+                    if not response.prepared:
+                        response.headers.update(await visit.early_headers())
+                        await response.prepare(request)
+                    await response.write(frame)
+            except (ApiError, ModelError, TimeoutError) as error:
+                if not response.prepared:
+                    raise
+                told = streams.frame(msgspec.json.encode(refusal_body(error)))
+                await response.write(told + streams.DONE)
+                return response
+        said = await visit.headers()
+        await response.write(b"".join(streams.comment(*header) for header in said.items()) + streams.DONE)
+        return response
+
+    async def models(self, request: web.Request) -> web.Response:
+        """Answer GET /v1/models: the tasks."""
+        self._caller(request)
+        served = [{"id": name, "object": "model", "created": 0, "owned_by": "gainful"} for name in self.desk.services]
+        return reply({"object": "list", "data": served}, {})
+
+    async def feedback(self, request: web.Request) -> web.Response:
+        """Answer POST /v1/feedback: what the caller says of a reply, by its id."""
+        key = self._caller(request)
+        told = parse_feedback(await request.read(), key.name if key else "", time.time())
+        await asyncio.to_thread(self._put_feedback, told)
+        return reply({"object": "feedback", "id": told.reply}, {})
+
+    def _put_feedback(self, told: Feedback) -> None:
+        with self.desk.opened() as store:
+            found = store.exchange(told.reply)
+            if found is None or (self.desk.settings.require_keys and found.key != told.key):
+                raise ApiError(f"there is no reply {told.reply!r}; give the id of a reply of this server", status=404)
+            comment = self.desk.keeping[f"gainful/{found.task}"].kept_text(told.comment)
+            store.put_feedback(msgspec.structs.replace(told, comment=comment))
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Answer GET /healthz: 200 while this worker answers; ``unstored`` replies did not reach the disk in time."""
+        return reply({"status": "ok", "unstored": self.desk.recorder.failed}, {})
+
+    async def figures(self, request: web.Request) -> web.Response:
+        """Answer GET /metrics in Prometheus' text format."""
+        self._caller(request)
+        return web.Response(body=self.desk.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def openapi(self, _: web.Request) -> web.Response:
+        """Answer GET /openapi.json: this interface, as OpenAPI 3.1."""
+        return web.Response(body=OPENAPI.read_bytes(), content_type="application/json")
+
+    def _caller(self, request: web.Request) -> Key | None:
+        """Return the caller's key, ``None`` where none is needed and none is known."""
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        key = self.desk.keyring.find(secret.strip()) if scheme.lower() == "bearer" else None
+        if key is None and self.desk.settings.require_keys:
+            raise ApiError(
+                "this server needs a key and was given none that it knows; send one as a bearer token",
+                status=401,
+                code="invalid_api_key",
+            )
+        return key
+
+
+def parse_feedback(body: bytes, key: str, at: float) -> Feedback:
+    """Return the feedback in *body*: ``{"id": str, "score": number in [0, 1], "comment": str}``."""
+    try:
+        told = msgspec.json.decode(body, type=Told)
+    except msgspec.DecodeError as error:
+        raise ApiError(f'the body is no feedback ({error}); send {{"id": "...", "score": 1.0}}') from None
+    return Feedback(reply=told.id, score=told.score, comment=told.comment, key=key, at=at)

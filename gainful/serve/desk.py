@@ -1,0 +1,158 @@
+"""All that one worker answers with: tasks in service, models, store, keys, limits, figures."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from gainful.answers.shape import PLAIN
+from gainful.core import ServeError, StreamingModel
+from gainful.models import connect
+from gainful.models.openai import Price
+from gainful.models.patience import Patience
+from gainful.serve.admission import Admission
+from gainful.serve.breaker import Breaker
+from gainful.serve.keys import Keyring
+from gainful.serve.metrics import Metrics
+from gainful.serve.rates import Rates
+from gainful.serve.recorder import Recorder
+from gainful.serve.redact import Keeping
+from gainful.serve.service import Guarded, Service, Watch, judging_of, read, task_limits
+from gainful.serve.settings import Settings
+from gainful.serve.spans import Spans
+from gainful.store import Store, open_store
+from gainful.tasks import Task, load
+
+CORRECTIONS = "\ncorrections"  # its place among the rates of callers, none of whom has a line end in the name
+STATES = ("closed", "half-open", "open")  # of a breaker, from good to bad
+
+
+class Plan(NamedTuple):
+    """What is to be served: tasks and model, as objects or in the words of the command line, and the store's place.
+
+    Several workers need words: an object lives in one process.
+    """
+
+    tasks: tuple[Task | str, ...]
+    model: StreamingModel | str
+    store: str
+    settings: Settings
+    scratch: Path | None = None  # a folder that the workers of one server share
+
+
+@dataclass
+class Desk:
+    """All that a worker answers with."""
+
+    services: dict[str, Service]
+    settings: Settings
+    recorder: Recorder
+    keyring: Keyring
+    admission: Admission
+    metrics: Metrics
+    spans: Spans
+    keeping: dict[str, Keeping]
+    rates: Rates
+    opened: Callable[[], Store]
+
+    def may_correct(self) -> bool:
+        """Take one correction from what all requests together may spend on them."""
+        most = self.settings.corrections_per_minute
+        return most is None or (most > 0 and self.rates.wait_s(CORRECTIONS, most) == 0.0)
+
+
+async def open_desk(plan: Plan, stack: AsyncExitStack) -> Desk:
+    """Return all that a worker answers with; *stack* closes it, in reverse.
+
+    Raises ``ServeError`` for tasks that cannot be served so, and what loading and connecting raise.
+    """
+    settings, opened = plan.settings, functools.partial(open_store, plan.store)
+    opening = _Opening(plan, stack)
+    with opened() as store:
+        services = [await opening.service(task, store) for task in plan.tasks]
+    names = [service.name for service in services]
+    if len(set(names)) < len(names):
+        raise ServeError(f"two tasks have the same name among {', '.join(names)}; name one of them otherwise")
+    recorder = Recorder(plan.store, sync=settings.sync)
+    stack.push_async_callback(asyncio.to_thread, recorder.close)
+    keyring = Keyring(opened)
+    stack.push_async_callback(keyring.close)
+    await keyring.start()
+    watch = Watch(services, opened)
+    stack.push_async_callback(watch.close)
+    watch.start()
+    rates = Rates(plan.scratch and plan.scratch / "rates")
+    stack.callback(rates.close)
+    spans = Spans()
+    stack.callback(spans.close)
+    admission = Admission(settings.most_running, settings.most_waiting, rates)
+    return Desk(
+        services=dict(zip(names, services, strict=True)),
+        settings=settings,
+        recorder=recorder,
+        keyring=keyring,
+        admission=admission,
+        metrics=_watching(services, admission),
+        spans=spans,
+        keeping={s.name: Keeping(settings.store_prompts, s.task.serving.redact) for s in services},
+        rates=rates,
+        opened=opened,
+    )
+
+
+def _watching(services: Sequence[Service], admission: Admission) -> Metrics:
+    metrics = Metrics()
+    metrics.watch("running", lambda: admission.running)
+    metrics.watch("waiting", lambda: admission.waiting)
+    metrics.watch("breaker", lambda: max(STATES.index(service.usual.breaker.state) for service in services))
+    return metrics
+
+
+class _Opening:
+    """Puts tasks into service; a model that several tasks name is connected once."""
+
+    def __init__(self, plan: Plan, stack: AsyncExitStack) -> None:
+        self._plan = plan
+        self._stack = stack
+        self._connected: dict[str, Guarded] = {}
+
+    async def service(self, spec: Task | str, store: Store) -> Service:
+        """Return the task *spec* as it is in service."""
+        task = load(spec) if isinstance(spec, str) else spec
+        serving, settings = task.serving, self._plan.settings
+        if serving.extra_cost_usd is not None and (settings.price is None or serving.escalate):
+            raise ServeError(
+                f"task {task.name!r} limits money, and what a call costs is not known; give --price and escalate to no "
+                "other model, or limit calls and tokens"
+            )
+        judging = judging_of(task)
+        await judging.start()
+        self._stack.push_async_callback(judging.close)
+        usual = self._guarded(self._plan.model, settings.price)
+        served = read(store, task, usual.model.name, judging, settings.limits.tightened(task_limits(task)))
+        for policy in (PLAIN, served.policy):
+            store.put_policy(policy)
+        return Service(
+            task=task,
+            usual=usual,
+            stronger=self._guarded(serving.escalate, None) if serving.escalate else None,
+            stream=settings.stream or serving.stream,
+            served=served,
+        )
+
+    def _guarded(self, spec: StreamingModel | str, price: Price | None) -> Guarded:
+        name = spec if isinstance(spec, str) else spec.name
+        if name not in self._connected:
+            settings = self._plan.settings
+            patience = Patience(attempts=1, timeout_s=settings.upstream_s)
+            model = spec
+            if isinstance(model, str):
+                model = connect(model, patience=patience, concurrency=settings.most_running, price=price)
+                self._stack.push_async_callback(model.close)
+            self._connected[name] = Guarded(model, Breaker())
+        return self._connected[name]

@@ -1,0 +1,123 @@
+"""Processes, sockets and signals: one worker in this process, or several that share a listening socket.
+
+Guarantees: SIGTERM and SIGINT stop accepting, let requests under way end, and then end; a worker that dies is replaced
+while the others go on; no worker outlives the server.  What a worker does is in ``worker``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import time
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from gainful.core import ServeError
+from gainful.serve.desk import Plan
+from gainful.serve.metrics import forget
+from gainful.serve.worker import work
+
+BACKLOG = 2048  # connections that wait while all workers are busy: beyond this the kernel turns callers away
+RESTART_S = 1.0  # between two deaths of one worker: a worker that cannot start must not spin
+
+log = logging.getLogger("gainful.serve")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at *host* and *port* (0: any free one); raises ``ServeError`` where it cannot."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        raise ServeError(
+            f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --host or --port"
+        ) from error
+    return listening
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can connect to *host*.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def run(plan: Plan) -> None:
+    """Serve until SIGTERM or SIGINT.  Raises ``ServeError`` where the server cannot start."""
+    settings = plan.settings
+    with listen(settings.host, settings.port) as listening, tempfile.TemporaryDirectory(prefix="gainful-") as scratch:
+        plan = plan._replace(scratch=Path(scratch))
+        if settings.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = scratch  # where workers add their figures up
+        if settings.workers == 1:
+            work(plan, listening)
+        else:
+            _supervise(plan, listening)
+
+
+def _supervise(plan: Plan, listening: socket.socket) -> None:
+    """Keep so many workers alive; pass signals on; end when all have ended."""
+    crew = Crew(plan, listening)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, crew.stop)
+    for _ in range(plan.settings.workers):
+        crew.start()
+    while crew.workers:
+        wait([worker.sentinel for worker in crew.workers], timeout=1.0)
+        for dead in [worker for worker in crew.workers if not worker.is_alive()]:
+            crew.replace(dead)
+
+
+class Crew:
+    """The workers of a server.  A worker that loses its server stops by itself (``worker``)."""
+
+    def __init__(self, plan: Plan, listening: socket.socket) -> None:
+        self.workers: list[BaseProcess] = []
+        self._plan = plan
+        self._listening = listening
+        self._spawn = multiprocessing.get_context("spawn")  # a fork would copy locks and threads as they happen to be
+        self._is_stopping = False
+
+    def start(self) -> None:
+        """Start one more, unless the server is stopping."""
+        if not self._is_stopping:
+            worker = self._spawn.Process(target=work, args=(self._plan, self._listening))
+            worker.start()
+            self.workers.append(worker)
+            if self._is_stopping:  # the signal came while it started
+                self._end(worker)
+
+    def stop(self, *_: object) -> None:
+        """Tell all to end what they are at, and then to end."""
+        self._is_stopping = True
+        for worker in self.workers:
+            self._end(worker)
+
+    def replace(self, dead: BaseProcess) -> None:
+        """Start another in place of one that ended; one that said why it cannot start ends the server."""
+        self.workers.remove(dead)
+        forget(dead.pid or 0)
+        if dead.exitcode == ServeError.exit_code:
+            self.stop()
+        if not self._is_stopping:
+            log.error("a worker ended and is replaced", extra={"exit_code": dead.exitcode, "pid": dead.pid})
+            time.sleep(RESTART_S)
+            self.start()
+
+    def _end(self, worker: BaseProcess) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.pid or 0, signal.SIGTERM)

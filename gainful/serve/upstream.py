@@ -1,0 +1,67 @@
+"""The model as one request uses it: every call counted, timed, traced and told to the circuit breaker.
+
+Guarantees: no call is made while the breaker is open; ``busy_s`` counts time in which at least one call was under way,
+once, however many ran together.  What the calls cost is in the replies; retries are the caller's business, for theirs
+and ours would multiply.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+
+from gainful.core import JsonObject, Reply
+from gainful.serve.service import Guarded
+from gainful.serve.spans import CallSpan, RequestSpan
+
+
+class Upstream:
+    """A ``StreamingModel`` for one request; *span* is the request's."""
+
+    def __init__(self, guarded: Guarded, span: RequestSpan) -> None:
+        model, self._breaker = guarded
+        self.name = model.name
+        self.concurrency = model.concurrency
+        self.calls = 0
+        self.busy_s = 0.0
+        self._model = model
+        self._span = span
+        self._running = 0
+        self._since_s = 0.0
+
+    @property
+    def identity(self) -> JsonObject:
+        """The model's identity."""
+        return self._model.identity
+
+    async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
+        """Ask the model; raises ``ModelError`` with status 503 at once while the breaker is open."""
+        with self._call() as span:
+            reply = await self._model.complete(body, sample=sample)
+            span.heard(reply.body)
+            return reply
+
+    async def stream(self, body: JsonObject) -> AsyncGenerator[bytes, None]:
+        """Ask the model for a stream, likewise."""
+        with self._call():
+            async with aclosing(self._model.stream(body)) as payloads:
+                async for payload in payloads:
+                    yield payload
+
+    async def close(self) -> None:
+        """Do nothing: the model outlives the request."""
+
+    @contextmanager
+    def _call(self) -> Iterator[CallSpan]:
+        with self._breaker.call(), self._span.call(self.name) as span:
+            self.calls += 1
+            self._running += 1
+            if self._running == 1:
+                self._since_s = time.perf_counter()
+            try:
+                yield span
+            finally:
+                self._running -= 1
+                if self._running == 0:
+                    self.busy_s += time.perf_counter() - self._since_s
