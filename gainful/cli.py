@@ -6,11 +6,14 @@ compatible, 2 bad input, 3 stopped and resumable.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import shlex
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +40,8 @@ from gainful.report.terminal import Terminal
 from gainful.tasks import TEMPLATE
 
 DEMO_TASK = "bfcl:simple_python"
-DEMO = Settings(rounds=2, halving=Halving(rungs=(6, 16, 32)))  # the defaults search further and take twice as long
+INTERRUPTED = 130  # the status that Typer makes of Ctrl-C, without a word, outside a run
+DEMO = Settings(rounds=2, halving=Halving(rungs=(8, 20, 64)))  # the defaults search further and take longer
 
 app = typer.Typer(
     help="Self-improving AI you can check.",
@@ -79,15 +83,19 @@ MinutesOption = Annotated[
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to put the task.")] = Path("task"),
+    as_json: JsonOption = False,
 ) -> None:
     """Write a commented task file and a few cases to start from."""
     try:
         shutil.copytree(TEMPLATE, folder)
     except OSError as error:
-        raise TaskError(
-            f"{str(folder)!r} cannot be made: {error.strerror}; choose a folder that is not there yet"
-        ) from error
-    Console().print(f"Wrote {folder}. Read task.toml, then: gainful improve {folder / 'task.toml'}", soft_wrap=True)
+        reason = error.strerror or str(error)  # of several files that failed there is no one reason
+        raise TaskError(f"{str(folder)!r} cannot be made: {reason}; choose a folder that is not there yet") from error
+    task = folder / "task.toml"
+    if as_json:
+        _print_json({"task": str(task)})
+    else:
+        _print(f"Wrote {folder}. Read task.toml, then: gainful improve {shlex.quote(str(task))}")
 
 
 @app.command(name="eval")
@@ -99,7 +107,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score the policy in service on dev, with an interval."""
-    with _terminal(quiet=as_json) as terminal:
+    with _watching(as_json) as terminal:
         evaluation = session.evaluate(task, model, store=store, cases=cases, watchers=[terminal])
     if as_json:
         _print_json(evaluation)
@@ -122,16 +130,12 @@ def improve(
 
 
 @app.command()
-def demo(store: StoreOption = None, seed: SeedOption = 0, minutes: MinutesOption = None) -> None:
+def demo(
+    store: StoreOption = None, seed: SeedOption = 0, minutes: MinutesOption = None, as_json: JsonOption = False
+) -> None:
     """Watch a 135M model improve itself on real tool calls."""
-    _improve(
-        DEMO_TASK,
-        "embedded",
-        store or session.default_store(),
-        msgspec.structs.replace(DEMO, seed=seed),
-        minutes,
-        as_json=False,
-    )
+    settings = msgspec.structs.replace(DEMO, seed=seed)
+    _improve(DEMO_TASK, "embedded", store or session.default_store(), settings, minutes, as_json)
 
 
 @app.command()
@@ -194,7 +198,7 @@ def reproduce(
 
     Exit code 0: it is, 1: it is not, 2: it cannot be run again here.
     """
-    with _terminal(quiet=as_json) as terminal:
+    with _watching(as_json) as terminal:
         found = run_again(receipt, task, lambda done, total: terminal(Progress("both policies again", done, total)))
     if as_json:
         _print_json(found)
@@ -208,10 +212,14 @@ def report(
     run: Annotated[str, typer.Argument(help="The run's name, or its beginning.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the page.")] = None,
     store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a run's HTML page, which opens without a network."""
-    page = write_page(store or session.default_store(), run, output)
-    Console().print(str(page), soft_wrap=True)
+    page = str(write_page(store or session.default_store(), run, output).absolute())
+    if as_json:
+        _print_json({"page": page})
+    else:
+        _print(page)
 
 
 app.command()(serve)
@@ -223,11 +231,21 @@ def main() -> None:
     try:
         app()
     except GainfulError as error:
-        Console(stderr=True).print(f"gainful: {escape(str(error))}", soft_wrap=True, highlight=False)
+        _complain(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:  # outside the event loop, which turns it into Stopped
-        Console(stderr=True).print("gainful: stopped; run the same command again to go on")
+    except SystemExit as error:
+        if error.code != INTERRUPTED:
+            raise
+        _complain("stopped; the same command goes on from here")
         sys.exit(Stopped.exit_code)
+
+
+def _complain(sentence: str) -> None:
+    Console(stderr=True).print(f"gainful: {escape(sentence)}", soft_wrap=True, highlight=False)
+
+
+def _print(line: str) -> None:
+    Console().print(escape(line), soft_wrap=True, highlight=False)
 
 
 # --- what several commands do ----------------------------------------------------------------------------
@@ -243,29 +261,38 @@ class _Shown(Terminal):
             self.show(record)
 
 
-def _terminal(*, quiet: bool) -> _Shown:
-    return _Shown(Console(stderr=quiet, quiet=quiet))
+@contextlib.contextmanager
+def _watching(as_json: bool) -> Iterator[_Shown]:
+    """Show what happens; with ``--json`` show nothing, and keep what a user's check prints out of the result."""
+    if as_json:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield _Shown(Console(quiet=True))
+        return
+    with _Shown(Console()) as terminal:
+        yield terminal
 
 
 def _improve(task: str, model: str, store: Path, settings: Settings, minutes: float | None, as_json: bool) -> None:
     limit_s = None if minutes is None else 60 * minutes
     started = time.monotonic()
-    with _terminal(quiet=as_json) as terminal:
+    with _watching(as_json) as terminal:
         result = session.improve(task, model, store, settings, watchers=[terminal], time_limit_s=limit_s)
-    page = write_page(store, result.run, None)
+    page = write_page(store, result.run, None).absolute()
     checked = _verified(Path(result.finished.receipt), None) if result.finished.receipt else None
     if as_json:
-        _print_json({"run": result.run, "finished": result.finished, "holds": checked.holds if checked else None})
+        holds = checked.holds if checked else None
+        _print_json({"run": result.run, "finished": result.finished, "holds": holds, "page": str(page)})
         return
     console = Console()
     if checked:
         _print_report(console, checked)
     took = words.duration(time.monotonic() - started)
-    console.print(f"\nThis took {took} by the clock. The whole run on one page: {page}", soft_wrap=True)
+    _print(f"\nThis took {took} by the clock. The whole run on one page: {page}")
 
 
 def _print_evaluation(console: Console, found: session.Evaluation) -> None:
-    console.print(f"{found.task} with {found.model}, policy {found.policy[:12]}, {found.score.n} dev cases")
+    cases = words.count(found.score.n, "dev case")
+    console.print(escape(f"{found.task} with {found.model}, policy {found.policy[:12]}, {cases}"))
     console.print(f"  by the checks that learning uses: {words.interval(found.score)}")
     if found.proof is not None:
         console.print(f"  by the proof checks:              {words.interval(found.proof)}")
