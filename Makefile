@@ -26,7 +26,7 @@ demo: .venv/.core
 	$(BIN)/gainful demo
 
 check: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n auto --dist loadfile
 
 test: lint browser
 	$(BIN)/pytest
