@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 
 from figures import RESULTS, machine
 
-from gainful.answers.rule import METHODS, WINDOW, standing
+from gainful.answers.rule import LEVEL, METHODS, WINDOW, standing
 from gainful.core import Trial
-from gainful.gate import proportion_interval
+from gainful.gate import lower_bound, proportion_interval
 
 EVERY = 10  # trials between two looks
 
@@ -86,7 +86,13 @@ def looks(trials: list[Trial], start: int = EVERY) -> Iterator[int]:
 
 
 def opens(trials: list[Trial]) -> int | None:
-    """After how many trials the method opens, ``None`` if it does not."""
+    """After how many trials the method opens, ``None`` if it does not.
+
+    A life whose best moment never certified a gain was never open, so it need not be looked at again and again.
+    """
+    differences = [trial.after - trial.before for trial in trials]
+    if lower_bound(differences, LEVEL / len(METHODS), WINDOW) <= 0.0:
+        return None
     return next((n for n in looks(trials) if standing("vote", trials[:n]).is_open), None)
 
 
@@ -127,14 +133,14 @@ def closing(rng: random.Random, lifetimes: int) -> Iterator[Figure]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lifetimes", type=int, default=400)
+    parser.add_argument("--lifetimes", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
     figures: list[Figure] = []
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     print(f"correction rule: {machine()}, {today}, seed {options.seed}")
-    for part, n in ((power, 4), (closing, 8), (false_openings, 1), (long_lives, 10)):
+    for part, n in ((false_openings, 1), (power, 5), (closing, 10), (long_lives, 25)):
         for f in part(rng, max(1, options.lifetimes // n)):
             print(f"  {f.subject:<105} {f.value:>7.2f} {f.unit:<6} [{f.low:.2f}, {f.high:.2f}], n = {f.n}", flush=True)
             figures.append(f)

@@ -88,6 +88,15 @@ def test_a_reply_without_log_probabilities_gives_no_evidence_of_that_kind(body: 
     assert evidence(Answer(text="x", value="x"), [], body) == {"no_answer": 0.0}
 
 
+def test_tokens_without_a_letter_or_a_digit_tell_of_the_form_and_do_not_count() -> None:
+    tokens = [('{"', -12.0), ("base", -1.0), ('":', -9.0), ("10", -2.0), ("}", -7.0)]
+    content = [{"token": token, "logprob": logprob} for token, logprob in tokens]
+
+    found = evidence(Answer(text=""), [], {"choices": [{"logprobs": {"content": content}}]})
+
+    assert (found["mean_logprob"], found["min_logprob"]) == (-1.5, -2.0)
+
+
 def test_impossible_tokens_count_as_very_unlikely_ones() -> None:
     assert evidence(Answer(text=""), [], reply(-9999.0, float("-inf")))["mean_logprob"] == LOWEST_LOGPROB
 

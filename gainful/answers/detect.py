@@ -25,7 +25,8 @@ def evidence(answer: Answer, verdicts: Iterable[Verdict], reply_body: JsonObject
     """Return what speaks for or against *answer*, by name; what is not known is absent.
 
     ``check:NAME`` is a check's score, ``no_answer`` 1 where none was found, ``agreement`` the share of two or more
-    samples that equal the answer, ``mean_logprob`` and ``min_logprob`` those of the tokens of the reply's first choice.
+    samples that equal the answer, ``mean_logprob`` and ``min_logprob`` those of the tokens of the reply's first choice
+    that hold a letter or a digit: brackets and quotes tell of the form, which may have been forced.
     *verdicts* must be of checks that need no target: an answer key is what will be missing.
 
     >>> evidence(Answer(text="7", value=7, samples=(7, 8, 7, 7)), [Verdict(check="number", trusted=True, score=1.0)])
@@ -52,7 +53,7 @@ def _logprobs(reply_body: JsonObject) -> list[float]:
         else:
             found = found.get(step) if isinstance(found, Mapping) else None
     tokens = found if isinstance(found, list) else []
-    values = [token.get("logprob") for token in tokens if isinstance(token, Mapping)]
+    values = [t.get("logprob") for t in tokens if isinstance(t, Mapping) and any(map(str.isalnum, str(t.get("token"))))]
     return [max(float(v), LOWEST_LOGPROB) for v in values if isinstance(v, int | float) and not math.isnan(v)]
 
 
