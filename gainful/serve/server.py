@@ -22,7 +22,7 @@ from pathlib import Path
 from gainful.core import ServeError
 from gainful.serve.desk import Plan
 from gainful.serve.metrics import forget
-from gainful.serve.worker import work
+from gainful.serve.worker import work, work_for_server
 
 BACKLOG = 2048  # connections that wait while all workers are busy: beyond this the kernel turns callers away
 RESTART_S = 1.0  # between two deaths of one worker: a worker that cannot start must not spin
@@ -80,6 +80,8 @@ def _supervise(plan: Plan, listening: socket.socket) -> None:
         wait([worker.sentinel for worker in crew.workers], timeout=1.0)
         for dead in [worker for worker in crew.workers if not worker.is_alive()]:
             crew.replace(dead)
+    if crew.is_refused:
+        raise ServeError("no worker could start; the log above says why")
 
 
 class Crew:
@@ -91,11 +93,12 @@ class Crew:
         self._listening = listening
         self._spawn = multiprocessing.get_context("spawn")  # a fork would copy locks and threads as they happen to be
         self._is_stopping = False
+        self.is_refused = False  # a worker said why it cannot start, and the next one could not either
 
     def start(self) -> None:
         """Start one more, unless the server is stopping."""
         if not self._is_stopping:
-            worker = self._spawn.Process(target=work, args=(self._plan, self._listening))
+            worker = self._spawn.Process(target=work_for_server, args=(self._plan, self._listening))
             worker.start()
             self.workers.append(worker)
             if self._is_stopping:  # the signal came while it started
@@ -112,6 +115,7 @@ class Crew:
         self.workers.remove(dead)
         forget(dead.pid or 0)
         if dead.exitcode == ServeError.exit_code:
+            self.is_refused = True
             self.stop()
         if not self._is_stopping:
             log.error("a worker ended and is replaced", extra={"exit_code": dead.exitcode, "pid": dead.pid})

@@ -28,15 +28,20 @@ log = logging.getLogger("gainful.serve")
 
 
 def work(plan: Plan, listening: socket.socket) -> None:
-    """Answer at *listening* until SIGTERM or SIGINT; what cannot start says so in one line."""
+    """Answer at *listening* until SIGTERM or SIGINT; raises ``GainfulError`` where it cannot begin."""
     log_to(sys.stderr)
     sys.setswitchinterval(SWITCH_S)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_answer(plan, listening))
+
+
+def work_for_server(plan: Plan, listening: socket.socket) -> None:
+    """Do the same as one of several processes: what cannot begin says so in the log and ends with its exit code."""
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_answer(plan, listening))
+        work(plan, listening)
     except GainfulError as error:
-        log.error("cannot start", extra={"reason": str(error)})
-        sys.exit(ServeError.exit_code)
+        log.error("a worker cannot start", extra={"reason": str(error)})
+        sys.exit(error.exit_code)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
