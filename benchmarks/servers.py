@@ -131,15 +131,18 @@ class Upstream:
 
 @contextmanager
 def upstream(*options: str) -> Iterator[Upstream]:
-    """Run the mock upstream with *options*."""
+    """Run the mock upstream with *options*; raises ``RuntimeError`` where it ends before the block does."""
     command = [sys.executable, INSIDE / "mock_upstream.py", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield Upstream(json.loads(process.stdout.readline())["port"])
         finally:
+            early = process.poll()
             process.terminate()
             process.wait(END_S)
+            if early is not None:
+                raise RuntimeError(f"the mock upstream ended with {early} during the run, which says nothing now")
 
 
 @contextmanager
@@ -209,7 +212,7 @@ CONTESTANTS: dict[str, tuple[str, Start]] = {
 
 def task(scratch: Path) -> Path:
     """Write a task that asks for text and judges nothing, and return its file."""
-    questions = [{"input": f"How much is {n} + {n}?", "target": str(2 * n)} for n in range(4)]
+    questions = [{"input": f"How much is {n} + {n}?", "target": str(2 * n)} for n in range(40)]
     (scratch / "cases.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
     (scratch / "plain.toml").write_text(TASK)
     return scratch / "plain.toml"

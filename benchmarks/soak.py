@@ -85,7 +85,7 @@ class Received:
 def task(scratch: Path) -> Path:
     """Write the task with the moody check, and return its file."""
     (scratch / "moody.py").write_text(CHECK)
-    (scratch / "cases.jsonl").write_text("".join(json.dumps({"input": f"Case {n}?"}) + "\n" for n in range(4)))
+    (scratch / "cases.jsonl").write_text("".join(json.dumps({"input": f"Case {n}?"}) + "\n" for n in range(40)))
     (scratch / "plain.toml").write_text(TASK)
     return scratch / "plain.toml"
 
