@@ -31,7 +31,7 @@ async def keyring(path: Path) -> AsyncIterator[Keyring]:
 
 async def eventually(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(SOON_S):
-        while not is_so():  # noqa: ASYNC110  # another thread makes it so
+        while not is_so():  # another thread makes it so
             await asyncio.sleep(0.02)
 
 

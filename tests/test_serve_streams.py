@@ -138,7 +138,7 @@ async def test_a_caller_who_goes_away_frees_the_upstream(tmp_path: Path, mode: A
             ):
                 await response.read()
         async with asyncio.timeout(5):
-            while upstream.running or proxy.desk.admission.running:  # noqa: ASYNC110 - others have no event for it
+            while upstream.running or proxy.desk.admission.running:
                 await asyncio.sleep(0.01)
 
     assert upstream.running == 0
