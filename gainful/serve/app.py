@@ -167,8 +167,10 @@ class Front:
         return web.Response(body=self.desk.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def openapi(self, _: web.Request) -> web.Response:
-        """Answer GET /openapi.json: this interface, as OpenAPI 3.1."""
-        return web.Response(body=OPENAPI.read_bytes(), content_type="application/json")
+        """Answer GET /openapi.json: this interface, as OpenAPI 3.1, with the models that are served here."""
+        document = msgspec.json.decode(OPENAPI.read_bytes())
+        document["components"]["schemas"]["ChatRequest"]["properties"]["model"]["enum"] = list(self.desk.services)
+        return reply(document, {})
 
     def _caller(self, request: web.Request) -> Key | None:
         """Return the caller's key, ``None`` where none is needed and none is known."""
