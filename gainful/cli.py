@@ -41,7 +41,7 @@ from gainful.tasks import TEMPLATE
 
 DEMO_TASK = "bfcl:simple_python"
 INTERRUPTED = 130  # the status that Typer makes of Ctrl-C, without a word, outside a run
-DEMO = Settings(rounds=2, halving=Halving(rungs=(8, 16, 48)))  # the defaults search further and take longer
+DEMO = Settings(rounds=2, halving=Halving(rungs=(8, 20, 64)))  # the defaults search further and take longer
 
 app = typer.Typer(
     help="Self-improving AI you can check.",

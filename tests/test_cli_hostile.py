@@ -88,6 +88,27 @@ loop.close()
     assert (ran.stdout, ran.stderr) == ("Stopped True\n", "")
 
 
+def test_a_model_of_the_caller_s_leaves_nothing_open_and_answers_again(shell: Shell) -> None:
+    code = f"""
+import gainful
+from gainful.models import OpenAIModel
+from worlds import sums
+model = OpenAIModel("scripted", {shell.environment["OPENAI_BASE_URL"]!r})
+for cases in (4, 8):
+    print(gainful.evaluate(sums(), model, store="s.db", cases=cases).score.n)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=shell.folder,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (ran.stdout, ran.stderr) == ("4\n8\n", "")
+
+
 def test_json_holds_nothing_but_the_result_whatever_a_check_prints(shell: Shell) -> None:
     task_file(shell, OWN, "def check(case, answer):\n    print('looking')\n    return 1.0\n")
 

@@ -38,7 +38,7 @@ def case(number: int) -> Case:
     )
 
 
-def sums(cases: int = 200) -> Task:
+def sums(cases: int = 200, max_tokens: int = 256) -> Task:
     """A tool-call task of additions: dev by keyless checks, proof by answer key."""
     return make_task(
         "sums",
@@ -46,7 +46,7 @@ def sums(cases: int = 200) -> Task:
         ToolCallAnswer(),
         [ToolCall(), Grounding()],
         [AnswerKey()],
-        Policy(instructions="Call the function.", format=Format(shape="free")),
+        Policy(instructions="Call the function.", format=Format(shape="free"), max_tokens=max_tokens),
     )
 
 

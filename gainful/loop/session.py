@@ -292,7 +292,7 @@ async def _escalation(task: Task, store: Store) -> AsyncIterator[Model | None]:
 
 @contextlib.asynccontextmanager
 async def _opened(model: Model | str, place: Path) -> AsyncIterator[tuple[Store, MemoModel, str]]:
-    """Open store and model; a model that came as an object stays open, for it is the caller's."""
+    """Open store and model, and close both: connections end with the event loop; a model opens again when asked."""
     connected = connect(model) if isinstance(model, str) else model
     with open_store(place) as store:
         memo = MemoModel(connected, store)
@@ -301,8 +301,7 @@ async def _opened(model: Model | str, place: Path) -> AsyncIterator[tuple[Store,
         except ModelError as error:
             raise type(error)(f"{error} (finished calls are kept; the same command goes on from here)") from error
         finally:
-            if isinstance(model, str):
-                await connected.close()
+            await connected.close()
 
 
 async def _limited(work: Coroutine[Any, Any, T], time_limit_s: float | None) -> T:
