@@ -22,7 +22,7 @@ import uvloop
 from figures import Figure, publish
 
 from gainful.core import Exchange, Policy, Usage, Verdict
-from gainful.serve.recorder import Recorder
+from gainful.proxy.recorder import Recorder
 from gainful.store import SQLiteStore, Sync
 
 POLICY = Policy(instructions="Answer.")

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gainful.loop import session
-from gainful.serve.keys import make_key
+from gainful.proxy.keys import make_key
 from gainful.store import Key, open_store
 
 keys = typer.Typer(help="Say who may call a server.", no_args_is_help=True, rich_markup_mode=None)

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from gainful import serve as serving
+from gainful import proxy
 from gainful.answers.allowance import Limits
 from gainful.core import ServeError
 from gainful.loop import session
 from gainful.models.openai import Price
-from gainful.serve.settings import Settings, StorePrompts, Sync
+from gainful.proxy.redact import Storing
+from gainful.proxy.settings import Settings
+from gainful.store import Sync
 from gainful.tasks.serving import Streaming
 
 
@@ -32,7 +34,7 @@ def serve(
     price: Annotated[
         str | None, typer.Option(help="Dollars for a million tokens, prompt,completion: 0.15,0.60")
     ] = None,
-    store_prompts: Annotated[StorePrompts, typer.Option(help="How requests and replies are stored.")] = "full",
+    store_prompts: Annotated[Storing, typer.Option(help="How requests and replies are stored.")] = "full",
     sync: Annotated[Sync, typer.Option(help="full: replies survive a power cut too.")] = "normal",
     require_keys: Annotated[bool, typer.Option("--require-keys", help="On loopback too.")] = False,
     tls_certificate: Annotated[Path | None, typer.Option(help="A PEM file; with --tls-key.")] = None,
@@ -54,7 +56,7 @@ def serve(
         tls_certificate=tls_certificate,
         tls_key=tls_key,
     )
-    serving.serve(tasks, model, store or session.default_store(), settings)
+    proxy.serve(tasks, model, store or session.default_store(), settings)
 
 
 def _price(words: str) -> Price:

@@ -13,9 +13,9 @@ from aiohttp.test_utils import TestServer
 from openai import AsyncOpenAI
 
 from gainful.core import Exchange, JsonObject, StreamingModel
-from gainful.serve.app import Front
-from gainful.serve.desk import Desk, Plan, open_desk
-from gainful.serve.settings import Settings
+from gainful.proxy.app import Front
+from gainful.proxy.desk import Desk, Plan, open_desk
+from gainful.proxy.settings import Settings
 from gainful.store import open_store
 from gainful.tasks import Task
 

@@ -20,14 +20,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from gainful.core import ServeError
-from gainful.serve.desk import Plan
-from gainful.serve.metrics import forget
-from gainful.serve.worker import work, work_for_server
+from gainful.proxy.desk import Plan
+from gainful.proxy.metrics import forget
+from gainful.proxy.worker import work, work_for_server
 
 BACKLOG = 2048  # connections that wait while all workers are busy: beyond this the kernel turns callers away
 RESTART_S = 1.0  # between two deaths of one worker: a worker that cannot start must not spin
 
-log = logging.getLogger("gainful.serve")
+log = logging.getLogger("gainful.proxy")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gainful.core import Busy
-from gainful.serve.rates import Rates
+from gainful.proxy.rates import Rates
 from gainful.store import Key
 
 RETRY_S = 1.0  # a full house empties quickly or not at all

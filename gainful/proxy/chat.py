@@ -33,7 +33,7 @@ from gainful.core import (
     VerdictWord,
     lowest,
 )
-from gainful.serve.judging import Judging
+from gainful.proxy.judging import Judging
 from gainful.tasks import Task
 
 CHECK_S = 2.0  # a check that takes longer than this is broken: the caller gets the plain answer

@@ -15,16 +15,16 @@ from gainful.core import ServeError, StreamingModel
 from gainful.models import connect
 from gainful.models.openai import Price
 from gainful.models.patience import Patience
-from gainful.serve.admission import Admission
-from gainful.serve.breaker import Breaker
-from gainful.serve.keys import Keyring
-from gainful.serve.metrics import Metrics
-from gainful.serve.rates import Rates
-from gainful.serve.recorder import Recorder
-from gainful.serve.redact import Keeping
-from gainful.serve.service import Guarded, Service, Watch, judging_of, read, task_limits
-from gainful.serve.settings import Settings
-from gainful.serve.spans import Spans
+from gainful.proxy.admission import Admission
+from gainful.proxy.breaker import Breaker
+from gainful.proxy.keys import Keyring
+from gainful.proxy.metrics import Metrics
+from gainful.proxy.rates import Rates
+from gainful.proxy.recorder import Recorder
+from gainful.proxy.redact import Keeping
+from gainful.proxy.service import Guarded, Service, Watch, judging_of, read, task_limits
+from gainful.proxy.settings import Settings
+from gainful.proxy.spans import Spans
 from gainful.store import Store, open_store
 from gainful.tasks import Task, load
 

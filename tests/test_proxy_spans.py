@@ -19,7 +19,7 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from gainful.core import ModelError, Usage
-from gainful.serve.spans import ENDPOINTS, Spans
+from gainful.proxy.spans import ENDPOINTS, Spans
 
 SECRET = "what ails the patient"
 BODY = {
@@ -146,7 +146,7 @@ def test_without_an_endpoint_nothing_is_traced_and_nothing_imported() -> None:
     script = """
 import sys
 from gainful.core import Usage
-from gainful.serve.spans import Spans
+from gainful.proxy.spans import Spans
 
 spans = Spans()
 with spans.request("gainful/mood", {"traceparent": "x"}) as request:

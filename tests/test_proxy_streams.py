@@ -16,13 +16,13 @@ import pytest
 from aiohttp.test_utils import TestServer
 from model_servers import BEGUN, HELLO, ChatServer, chunk, hang, hang_up, status, streamed
 from serving import QUIET, Proxy, serving
-from test_serve_chat import USER, detector, opened, talk
+from test_proxy_chat import USER, detector, opened, talk
 
 from gainful import checks
 from gainful.core import JsonObject, Policy
 from gainful.models import OpenAIModel, ScriptedModel
 from gainful.models.patience import Patience
-from gainful.serve.settings import Settings
+from gainful.proxy.settings import Settings
 from gainful.store import open_store
 from gainful.tasks import Task
 from gainful.tasks.serving import Serving

@@ -16,7 +16,7 @@ import msgspec
 from gainful import checks as ours
 from gainful.checks.child import Judgement, Named
 from gainful.core import Answer, Case, Check, CheckError, GainfulError, ServeError, Verdict, judge
-from gainful.serve.judging_process import JudgingProcess
+from gainful.proxy.judging_process import JudgingProcess
 
 MOST_ANSWER_BYTES = 1_000  # an answer that breaks a schema at every item takes 30 microseconds a byte
 MOST_WORK = 300_000  # bytes of the case times bytes of the answer, for grounding compares all words: 4 ms at worst

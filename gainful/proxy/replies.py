@@ -12,8 +12,8 @@ import msgspec
 from aiohttp import web
 
 from gainful.core import ApiError, Busy, JsonObject, ModelError, RequestRefused
-from gainful.serve.chat import Answered, Chat
-from gainful.serve.wire import header_value
+from gainful.proxy.chat import Answered, Chat
+from gainful.proxy.wire import header_value
 
 JSON = "application/json"
 EVENTS = "text/event-stream"

@@ -13,16 +13,16 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from gainful.core import Exchange
-from gainful.serve import stream as streams
-from gainful.serve.chat import Answered, Chat
-from gainful.serve.desk import Desk
-from gainful.serve.replies import headers_of
-from gainful.serve.service import Service
-from gainful.serve.spans import RequestSpan
-from gainful.serve.upstream import Upstream
-from gainful.serve.wire import Ask
+from gainful.proxy import stream as streams
+from gainful.proxy.chat import Answered, Chat
+from gainful.proxy.desk import Desk
+from gainful.proxy.replies import headers_of
+from gainful.proxy.service import Service
+from gainful.proxy.spans import RequestSpan
+from gainful.proxy.upstream import Upstream
+from gainful.proxy.wire import Ask
 
-log = logging.getLogger("gainful.serve")
+log = logging.getLogger("gainful.proxy")
 
 
 @dataclass

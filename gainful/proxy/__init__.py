@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gainful.core import ServeError, StreamingModel
-from gainful.serve.desk import Plan
-from gainful.serve.server import is_loopback, run
-from gainful.serve.settings import Settings
+from gainful.proxy.desk import Plan
+from gainful.proxy.server import is_loopback, run
+from gainful.proxy.settings import Settings
 from gainful.store import open_store
 from gainful.tasks import Task
 

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from gainful.answers.allowance import Limits
 from gainful.core import ApiError, JsonObject
 from gainful.models.session import encoded
-from gainful.serve.wire import BOUNDS, Bounds, header_value, limits_of, parse
+from gainful.proxy.wire import BOUNDS, Bounds, header_value, limits_of, parse
 
 USER = {"role": "user", "content": "hi"}
 ASK: JsonObject = {"model": "m", "messages": [USER]}

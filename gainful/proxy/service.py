@@ -20,9 +20,9 @@ from gainful.answers.allowance import Limits
 from gainful.answers.detect import Detector
 from gainful.answers.rule import Rule
 from gainful.core import GainfulError, StreamingModel
-from gainful.serve.breaker import Breaker
-from gainful.serve.chat import Served
-from gainful.serve.judging import Judging
+from gainful.proxy.breaker import Breaker
+from gainful.proxy.chat import Served
+from gainful.proxy.judging import Judging
 from gainful.store import Store
 from gainful.tasks import Task
 from gainful.tasks.serving import Streaming
@@ -30,7 +30,7 @@ from gainful.tasks.serving import Streaming
 LOOK_S = 1.0  # between two looks at the champion pointer: a roll-back is in service within about this
 EVIDENCE_LOOKS = 30  # looks at the champion for each look at detector and trials, which take a thousand times longer
 
-log = logging.getLogger("gainful.serve")
+log = logging.getLogger("gainful.proxy")
 
 
 class Guarded(NamedTuple):

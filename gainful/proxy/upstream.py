@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
 from gainful.core import JsonObject, Reply
-from gainful.serve.service import Guarded
-from gainful.serve.spans import CallSpan, RequestSpan
+from gainful.proxy.service import Guarded
+from gainful.proxy.spans import CallSpan, RequestSpan
 
 
 class Upstream:

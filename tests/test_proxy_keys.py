@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gainful.core import ServeError, StoreError
-from gainful.serve.keys import LOOK_S, MOST_NAME_CHARACTERS, Keyring, make_key
+from gainful.proxy.keys import LOOK_S, MOST_NAME_CHARACTERS, Keyring, make_key
 from gainful.store import Key, open_store
 
 SOON_S = 10 * LOOK_S  # on a machine that is busy with other things
@@ -94,7 +94,7 @@ async def test_finding_a_key_does_not_ask_the_store(tmp_path: Path) -> None:
 async def test_while_the_store_cannot_be_read_the_last_keys_count(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gainful.serve.keys.LOOK_S", 0.02)
+    monkeypatch.setattr("gainful.proxy.keys.LOOK_S", 0.02)
     secret, key = make_key("web")
     with open_store(tmp_path / "store.db") as store:
         store.put_key(key)

@@ -16,10 +16,10 @@ import msgspec
 
 from gainful.core import Json, JsonObject, StreamingModel
 from gainful.models.chunks import split
-from gainful.serve.chat import Chat
-from gainful.serve.chunks import Assembler
-from gainful.serve.segments import Segmenter
-from gainful.serve.wire import Ask
+from gainful.proxy.chat import Chat
+from gainful.proxy.chunks import Assembler
+from gainful.proxy.segments import Segmenter
+from gainful.proxy.wire import Ask
 
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"

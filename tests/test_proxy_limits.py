@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gainful.core import Busy, ModelError, RequestRefused
-from gainful.serve import breaker as breakers
-from gainful.serve import rates as rating
-from gainful.serve.admission import RETRY_S, Admission
-from gainful.serve.breaker import FAILURES, FIRST_OPEN_S, LONGEST_OPEN_S, Breaker
-from gainful.serve.rates import Rates
+from gainful.proxy import breaker as breakers
+from gainful.proxy import rates as rating
+from gainful.proxy.admission import RETRY_S, Admission
+from gainful.proxy.breaker import FAILURES, FIRST_OPEN_S, LONGEST_OPEN_S, Breaker
+from gainful.proxy.rates import Rates
 from gainful.store import Key
 
 
@@ -252,7 +252,7 @@ async def test_a_house_without_a_waiting_room_still_answers() -> None:
 
 
 async def test_who_waits_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gainful.serve.admission.LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr("gainful.proxy.admission.LONGEST_WAIT_S", 0.01)
     admission = Admission(1, 1)
     async with admission.turn():
         with pytest.raises(Busy):

@@ -15,16 +15,16 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from gainful.core import GainfulError, ServeError
-from gainful.serve.app import Front
-from gainful.serve.desk import Plan, open_desk
-from gainful.serve.log import log_to
-from gainful.serve.metrics import Metrics
-from gainful.serve.settings import Settings
+from gainful.proxy.app import Front
+from gainful.proxy.desk import Plan, open_desk
+from gainful.proxy.log import log_to
+from gainful.proxy.metrics import Metrics
+from gainful.proxy.settings import Settings
 
 SWITCH_S = 0.0005  # the recorder's thread gets its turn within this; Python's 5 ms would be seen in every p99
 LOOK_S = 1.0  # between two looks at the levels
 
-log = logging.getLogger("gainful.serve")
+log = logging.getLogger("gainful.proxy")
 
 
 def work(plan: Plan, listening: socket.socket) -> None:

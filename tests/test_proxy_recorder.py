@@ -21,7 +21,7 @@ import uvloop
 from exchanges import ordinary_exchange
 
 from gainful.core import Exchange, StoreError
-from gainful.serve.recorder import MOST_WAITING_BYTES, MOST_WAITING_ROWS, Recorder
+from gainful.proxy.recorder import MOST_WAITING_BYTES, MOST_WAITING_ROWS, Recorder
 from gainful.store import LogKeeper, SQLiteStore
 
 SOON_S = 30.0  # what happens at once, on a machine that is busy with other things
@@ -149,7 +149,7 @@ async def test_a_store_locked_for_longer_is_said_once_and_its_rows_come_later(
     assert await recorder.record(exchange("next"), SOON_S)
     assert stored(path) == [*map(str, range(300)), "next"]
     (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert line.name == "gainful.serve"
+    assert line.name == "gainful.proxy"
     assert line.getMessage().startswith("a reply goes out before its exchange is stored (1 so far): ")
 
 
@@ -312,7 +312,7 @@ class Serving:
             sys.path.insert(0, {str(Path(__file__).parent)!r})
             import msgspec
             from exchanges import ordinary_exchange
-            from gainful.serve.recorder import Recorder
+            from gainful.proxy.recorder import Recorder
             rng = random.Random(0)
             def exchange(name):
                 return msgspec.structs.replace(ordinary_exchange(rng), id=str(name))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gainful.core import JsonObject, ServeError, Verdict, digest
-from gainful.serve.redact import INSTEAD, LONGEST_MATCH, PIECE, Keeping
+from gainful.proxy.redact import INSTEAD, LONGEST_MATCH, PIECE, Keeping
 
 CARD = r"\b\d{4}(?:[ -]?\d{4}){3}\b"
 MAIL = r"[\w.+-]{1,64}@[\w.-]{1,255}"

@@ -33,7 +33,7 @@ BUSY_S = 0.5  # how long one try waits for a store that another process holds
 PAUSE_S = 0.1  # between tries on a store that refused
 LOG_EVERY_S = 10.0  # a server of 1,000 requests/s on a full disk must not fill another one with its log
 
-_log = logging.getLogger("gainful.serve")
+_log = logging.getLogger("gainful.proxy")
 
 
 class _Waiting(NamedTuple):

@@ -16,8 +16,8 @@ import pytest
 
 from gainful import checks
 from gainful.core import Answer, Case, Check, CheckError, JsonObject, ServeError, Verdict, judge
-from gainful.serve import judging_process
-from gainful.serve.judging import MOST_ANSWER_BYTES, Judging, is_bounded
+from gainful.proxy import judging_process
+from gainful.proxy.judging import MOST_ANSWER_BYTES, Judging, is_bounded
 
 CASE = Case(messages=({"role": "user", "content": "Say yes."},))
 YES = Answer(text="yes", value="yes")

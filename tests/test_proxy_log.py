@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from gainful.serve.log import MOST_CHARACTERS, log_to
+from gainful.proxy.log import MOST_CHARACTERS, log_to
 
 SECRET = "gk-2718281828 and what ails the patient"
-log = logging.getLogger("gainful.serve")
+log = logging.getLogger("gainful.proxy")
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_task_that_failed_unseen_says_no_more_than_that(stream: io.StringIO) -
 def test_an_error_that_nobody_caught_is_a_line() -> None:
     script = f"""
 import sys, threading
-from gainful.serve.log import log_to
+from gainful.proxy.log import log_to
 
 def fail():
     raise ValueError({SECRET!r})
@@ -146,7 +146,7 @@ def test_a_line_stays_a_line_and_short(stream: io.StringIO) -> None:
 def test_a_line_that_cannot_be__without_a_stack_trace() -> None:
     script = """
 import logging, sys
-from gainful.serve.log import log_to
+from gainful.proxy.log import log_to
 
 log_to(open("/dev/full", "w"))
 logging.getLogger("gainful").error("a full disk")

@@ -29,7 +29,7 @@ OURS = "gainful"
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
 NO_HEADERS: Mapping[str, str] = {}
 
-log = logging.getLogger("gainful.serve")
+log = logging.getLogger("gainful.proxy")
 
 
 class Spans:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gainful.serve.segments import Segmenter
+from gainful.proxy.segments import Segmenter
 
 Kind = Literal["text", "json"]
 

@@ -20,20 +20,20 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gainful.answers.allowance import Allowance
 from gainful.core import ApiError, Busy, ModelError
-from gainful.serve import stream as streams
-from gainful.serve.chat import Chat, Models
-from gainful.serve.desk import Desk
-from gainful.serve.replies import EVENTS, headers_of, refusal, refusal_body, reply
-from gainful.serve.upstream import Upstream
-from gainful.serve.visit import Visit
-from gainful.serve.wire import limits_of, parse
+from gainful.proxy import stream as streams
+from gainful.proxy.chat import Chat, Models
+from gainful.proxy.desk import Desk
+from gainful.proxy.replies import EVENTS, headers_of, refusal, refusal_body, reply
+from gainful.proxy.upstream import Upstream
+from gainful.proxy.visit import Visit
+from gainful.proxy.wire import limits_of, parse
 from gainful.store import Feedback, Key
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OPENAPI = Path(__file__).parent / "assets" / "openapi.json"
 
-log = logging.getLogger("gainful.serve")
+log = logging.getLogger("gainful.proxy")
 
 
 class Told(msgspec.Struct, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gainful.core import Usage
-from gainful.serve.metrics import ADDED_S, Metrics, forget
+from gainful.proxy.metrics import ADDED_S, Metrics, forget
 
 
 class Answered(NamedTuple):
@@ -125,7 +125,7 @@ def test_the_buckets_tell_two_milliseconds_from_six() -> None:
 
 WORKER = """
 import sys
-from gainful.serve.metrics import Metrics
+from gainful.proxy.metrics import Metrics
 
 metrics = Metrics()
 metrics.watch("running", lambda: 2.0)

@@ -24,7 +24,7 @@ from gainful.core import Answer, Case, Format, JsonObject, Policy, Text, Trial, 
 from gainful.loop.fitting import fit
 from gainful.models import OpenAIModel, ScriptedModel
 from gainful.models.patience import Patience
-from gainful.serve.keys import make_key
+from gainful.proxy.keys import make_key
 from gainful.store import open_store
 from gainful.tasks import Task, divide, make_task
 from gainful.tasks.serving import Serving

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model_servers import ChatServer, streamed
 
 from gainful.core import JsonObject
-from gainful.serve.chunks import Assembler, split
+from gainful.proxy.chunks import Assembler, split
 
 
 def assembled(chunks: list[JsonObject]) -> JsonObject:

@@ -24,7 +24,7 @@ PREFIX = "gk-"  # so that scanners for leaked secrets can know one
 SECRET_BYTES = 32
 MOST_NAME_CHARACTERS = 100
 
-log = logging.getLogger("gainful.serve")
+log = logging.getLogger("gainful.proxy")
 
 
 def make_key(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from gainful.answers.allowance import UNLIMITED, Limits
 from gainful.core import ServeError, Value
 from gainful.models.openai import Price
+from gainful.proxy.redact import Storing
+from gainful.store import Sync
 from gainful.tasks.serving import Streaming
-
-StorePrompts: TypeAlias = Literal["none", "hash", "full"]
-Sync: TypeAlias = Literal["normal", "full"]
 
 
 class Settings(Value, frozen=True):
@@ -29,7 +27,7 @@ class Settings(Value, frozen=True):
     workers: int = 1
     stream: Streaming | None = None
     limits: Limits = UNLIMITED
-    store_prompts: StorePrompts = "full"
+    store_prompts: Storing = "full"
     sync: Sync = "normal"
     require_keys: bool = False
     price: Price | None = None
