@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from openai import AsyncOpenAI
 
@@ -32,6 +33,7 @@ class Proxy:
     http: aiohttp.ClientSession
     task: str
     stack: AsyncExitStack
+    app: web.Application
 
     @property
     def model(self) -> str:
@@ -64,7 +66,8 @@ async def serving(task: Task, model: StreamingModel, place: Path, settings: Sett
     """Serve *task* from the store at *place*."""
     async with AsyncExitStack() as stack:
         desk = await open_desk(Plan((task,), model, str(place), settings), stack)
-        server = TestServer(Front(desk).app(), handler_cancellation=True)
+        app = Front(desk).app()
+        server = TestServer(app, handler_cancellation=True)
         await stack.enter_async_context(server)
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Proxy(str(server.make_url("")).rstrip("/"), desk, place, http, task.name, stack)
+        yield Proxy(str(server.make_url("")).rstrip("/"), desk, place, http, task.name, stack, app)

@@ -31,3 +31,24 @@ except KeyboardInterrupt:
     ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
 
     assert (ran.returncode, ran.stdout, ran.stderr) == (3, "", "")
+
+
+@pytest.mark.slow
+def test_closing_beside_calls_that_nobody_cancelled_ends() -> None:
+    """Sixteen calls, half of them waiting for a slot: the engine must not be freed while one of them begins."""
+    code = f"""
+import asyncio
+from gainful.models import EmbeddedModel
+model = EmbeddedModel({str(wheel_file(**SMOLLM2))!r})
+body = {{"messages": [{{"role": "user", "content": "hi"}}], "max_tokens": 1900, "ignore_eos": True}}
+async def main():
+    await model.complete({{**body, "max_tokens": 1}})
+    calls = [asyncio.create_task(model.complete(body)) for _ in range(16)]
+    await asyncio.sleep(0.5)
+    await model.close()
+    assert all(call.cancelled() for call in calls)
+asyncio.run(main())
+"""
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

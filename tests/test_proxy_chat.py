@@ -42,7 +42,7 @@ def talk(*checking: Any, serving: Serving | None = None, baseline: Policy | None
 
 
 def echo(body: JsonObject, sample: int) -> str:
-    return f"You said: {body['messages'][-1]['content']} Is that so? It is."
+    return f"You said: {body['messages'][-1].get('content')} Is that so? It is."
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import secrets
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from gainful.models.stream import payloads
 
 CHAT = "/v1/chat/completions"
 MOST_THREADS = 8  # memory, not arithmetic, bounds decoding beyond this
+CLOSING_S = 0.05  # connections that were closed are gone for the engine too
 SPINS = "300"  # none costs 5 % of the speed when alone, ten times as many cost 15 % beside a busy process
 REMEMBERED = 256  # grammars that were put to the proof
 ONCE = {**JSON, "Connection": "close"}  # the engine hangs up after a stream without saying so beforehand
@@ -84,6 +85,7 @@ class EmbeddedModel:
         self._key = secrets.token_hex(16)
         self._loaded: Loaded | None = None
         self._opening: asyncio.Task[Line] | None = None
+        self._calls: set[asyncio.Task[Any]] = set()
         self._held: OrderedDict[str, bool] = OrderedDict()  # grammar → whether the engine holds to it, oldest first
 
     @property
@@ -100,13 +102,14 @@ class EmbeddedModel:
         wanted = constrained(body)
         line = await self._opened()
         try:
-            async with line.slots.slot(wanted) as slot:
-                started = time.perf_counter()  # waiting for a slot is nobody's work
-                response = await line.session.post(CHAT, {**wanted, "id_slot": slot})
-                elapsed_ms = (time.perf_counter() - started) * 1000
-            reply = Reply(body=self._read(response), elapsed_ms=elapsed_ms)
-            if wanted is not body and is_doubtful(body, reply.body):
-                await self._prove(line, wanted["grammar"])
+            with self._call():
+                async with line.slots.slot(wanted) as slot:
+                    started = time.perf_counter()  # waiting for a slot is nobody's work
+                    response = await line.session.post(CHAT, {**wanted, "id_slot": slot})
+                    elapsed_ms = (time.perf_counter() - started) * 1000
+                reply = Reply(body=self._read(response), elapsed_ms=elapsed_ms)
+                if wanted is not body and is_doubtful(body, reply.body):
+                    await self._prove(line, wanted["grammar"])
         except (aiohttp.ClientError, OSError) as error:
             raise self._broke_off(error) from error
         return reply
@@ -123,23 +126,45 @@ class EmbeddedModel:
                 await self._prove(line, wanted["grammar"])
             except (aiohttp.ClientError, OSError) as error:
                 raise self._broke_off(error) from error
-        async with (
-            line.slots.slot(wanted) as slot,
-            await self._begin(line, {**wanted, "id_slot": slot, "stream": True}) as response,
-            aclosing(payloads(response, self.name)) as events,
-        ):
-            async for payload in events:
-                yield payload
+        with self._call():
+            async with (
+                line.slots.slot(wanted) as slot,
+                await self._begin(line, {**wanted, "id_slot": slot, "stream": True}) as response,
+                aclosing(payloads(response, self.name)) as events,
+            ):
+                async for payload in events:
+                    yield payload
 
     async def close(self) -> None:
-        """Free the model."""
+        """Free the model; calls that are under way are cancelled.
+
+        The engine's end waits for its open connections and keeps Python's lock meanwhile.  So nothing may be asked from
+        here on, or both wait for ever.
+        """
         opening, self._opening = self._opening, None
+        calls = {call for call in self._calls if call is not asyncio.current_task() and not call.done()}
+        for call in calls:
+            call.cancel()
+        if calls:
+            await asyncio.wait(calls)
         if opening is not None and opening.get_loop() is asyncio.get_running_loop():
             with suppress(ModelError):
                 await (await opening).session.close()
+            await asyncio.sleep(CLOSING_S)
         loaded, self._loaded = self._loaded, None
         if loaded is not None:
             await asyncio.to_thread(loaded.free)
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Note which task asks, for ``close``."""
+        task = asyncio.current_task()
+        assert task is not None  # whoever awaits us runs in one
+        self._calls.add(task)
+        try:
+            yield
+        finally:
+            self._calls.discard(task)
 
     def _read(self, response: Response) -> JsonObject:
         body = response.body
