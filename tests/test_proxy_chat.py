@@ -342,9 +342,10 @@ async def test_what_no_upstream_hears_is_a_bad_gateway_and_then_a_pause(tmp_path
 
 
 def opened(task: str, model: str, method: str, count: int = 200) -> list[Trial]:
-    """Evidence that *method* fixes most of what is suspected."""
+    """Evidence that *method* fixes most of what is suspected of the empty policy's drafts."""
     usage = Usage(calls=1, prompt_tokens=10, completion_tokens=10)
-    return [Trial(task, model, method, str(n), 0.0, float(n % 4 > 0), usage) for n in range(count)]
+    known = {"task": task, "model": model, "method": method, "extra": usage, "policy": Policy().id}
+    return [Trial(case=str(n), before=0.0, after=float(n % 4 > 0), **known) for n in range(count)]
 
 
 def detector(policy: Policy) -> JsonObject:
@@ -375,6 +376,19 @@ async def test_a_wrong_draft_is_corrected_only_once_that_was_shown_to_pay(tmp_pa
     assert headers["x-gainful-verdict"] == ("corrected" if evidence else "unverified")
     assert headers["x-gainful-calls"] == ("2" if evidence else "1")
     assert stored.usage.calls == (2 if evidence else 1)
+
+
+async def test_what_was_shown_of_one_policy_s_drafts_corrects_none_of_another_s(tmp_path: Path) -> None:
+    task = talk(checks.Regex(pattern=r"\d+"), serving=Serving(methods=("refine",)))
+    with open_store(tmp_path / "s") as store:
+        store.put_trials(opened("talk", "scripted", "refine"))
+        store.put_detector("talk", "scripted", detector(Policy()))
+        store.set_champion("talk", Policy(max_tokens=99), "by hand")
+    async with serving(task, ScriptedModel(stubborn), tmp_path / "s") as proxy:
+        _, body, headers = await proxy.ask({"messages": [USER]})
+
+    assert body["choices"][0]["message"]["content"] == "I do not know."
+    assert headers["x-gainful-p-wrong"] == "unknown"
 
 
 async def test_a_caller_who_allows_no_extra_call_gets_the_draft(tmp_path: Path) -> None:

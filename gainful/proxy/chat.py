@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from gainful.answers.allowance import Allowance, Limits
 from gainful.answers.answer import Asking, Outcome, answer
 from gainful.answers.correct import Draft, correct
-from gainful.answers.detect import Detector, evidence
+from gainful.answers.detect import LOGPROBS, Detector, evidence
 from gainful.answers.rule import Rule, Standing, is_suspect
 from gainful.answers.shape import is_rewritten, present, reply_body, shape
 from gainful.core import (
@@ -40,7 +40,7 @@ CHECK_S = 2.0  # a check that takes longer than this is broken: the caller gets 
 Lost: TypeAlias = Literal["kept", "late"]
 """The draft was kept for it was no worse, or for the correction came too late."""
 
-LOGPROBS = ("mean_logprob", "min_logprob")  # evidence that the model must be asked for
+LOGPROB_EVIDENCE = ("mean_logprob", "min_logprob")  # evidence that the model must be asked for
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Served:
     @property
     def wants_logprobs(self) -> bool:
         """Whether the detector reads log-probabilities."""
-        return self.detector is not None and any(name in self.detector.features for name in LOGPROBS)
+        return self.detector is not None and any(name in self.detector.features for name in LOGPROB_EVIDENCE)
 
 
 class Models(NamedTuple):
@@ -96,7 +96,7 @@ class Chat:
         self._models = models
         self._may_correct = may_correct
         self._borrowed = served.wants_logprobs and "logprobs" not in body
-        sent = {**self.shaped.body, "logprobs": True} if self._borrowed else self.shaped.body
+        sent = {**self.shaped.body, **LOGPROBS} if self._borrowed else self.shaped.body
         self.asking = Asking(self.shaped.case, self.shaped.policy, models.usual, served.task.kind, sent, allowance)
         self._several = body.get("n") not in (None, 1)
         self._outcome = Outcome(answer=Answer(text=""), calls=(), usage=Usage())

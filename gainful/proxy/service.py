@@ -18,7 +18,7 @@ import msgspec
 
 from gainful.answers.allowance import Limits
 from gainful.answers.detect import Detector
-from gainful.answers.rule import Rule
+from gainful.answers.rule import TRIALS, Rule
 from gainful.core import GainfulError, StreamingModel
 from gainful.proxy.breaker import Breaker
 from gainful.proxy.chat import Served
@@ -63,8 +63,7 @@ def model_name(task: Task) -> str:
 
 def judging_of(task: Task) -> Judging:
     """Return the task's checks that need no answer key, those of learning and of proof, each once."""
-    checks = {check.name: check for check in (*task.checks, *task.proof) if not check.needs_target}
-    return Judging(tuple(checks.values()))
+    return Judging(task.keyless)
 
 
 def task_limits(task: Task) -> Limits:
@@ -79,17 +78,22 @@ def task_limits(task: Task) -> Limits:
 
 
 def read(store: Store, task: Task, model: str, judging: Judging, limits: Limits) -> Served:
-    """Return what the store says is in service: the champion, else the task's baseline; detector and open methods."""
+    """Return what the store says is in service: the champion, else the task's baseline; detector and open methods.
+
+    A detector and trials of another policy's drafts say nothing of this one's, and do not count.
+    """
     current = store.champion(task.name)
+    policy = task.baseline if current is None else store.policy(current)
     methods = task.serving.methods
-    detector = store.detector(task.name, model)
-    trials = [trial for trial in store.trials(task.name, model) if trial.method in methods]
+    content = store.detector(task.name, model)
+    detector = None if content is None else msgspec.convert(content, Detector)
+    trials = [trial for trial in store.trials(task.name, model, limit=TRIALS) if trial.method in methods]
     return Served(
         task=task,
-        policy=task.baseline if current is None else store.policy(current),
+        policy=policy,
         judging=judging,
-        rule=Rule.of(trials),
-        detector=None if detector is None else msgspec.convert(detector, Detector),
+        rule=Rule.of(trials, policy.id),
+        detector=detector if detector is not None and detector.policy == policy.id else None,
         limits=limits,
     )
 
