@@ -18,6 +18,7 @@ from gainful.answers.allowance import Limits
 from gainful.core import ApiError, JsonObject, Value
 
 DEADLINE, CALLS = "x-gainful-deadline-ms", "x-gainful-max-calls"
+WHOLE = ("n", "max_tokens", "max_completion_tokens", "top_logprobs", "seed")
 OURS = ("model", "stream", "stream_options")  # members that are for this server, and not for the model behind it
 CONTAINERS = frozenset({dict, list})
 SHOWN_VALUE = 256  # characters of a header: a reply's id, which the upstream chose, is not longer
@@ -81,19 +82,19 @@ class _Known(msgspec.Struct):
     messages: list[_Message]
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
-    n: int | None = None
+    n: int | float | None = None
     temperature: float | None = None
     top_p: float | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: int | float | None = None
+    max_completion_tokens: int | float | None = None
     stop: str | list[str] | None = None
     tools: list[_Tool] | None = None
     tool_choice: str | _Tool | None = None
     parallel_tool_calls: bool | None = None
     response_format: JsonObject | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
-    seed: int | None = None
+    top_logprobs: int | float | None = None
+    seed: int | float | None = None
     user: str | None = None
     logit_bias: dict[str, float] | None = None
     presence_penalty: float | None = None
@@ -167,6 +168,10 @@ def _check(known: _Known, bounds: Bounds) -> None:
         raise ApiError("messages is empty; send at least one", param="messages")
     if len(known.messages) > bounds.messages:
         raise ApiError(f"there are {len(known.messages)} messages; send {bounds.messages} at most", param="messages")
+    for name in WHOLE:
+        value = getattr(known, name)
+        if isinstance(value, float) and not value.is_integer():  # to JSON 1.0 is a whole number
+            raise ApiError(f"{name} is {value}; send a whole number", param=name)
     if known.n is not None and not 1 <= known.n <= bounds.n:
         raise ApiError(f"n is {str(known.n)[:40]}; it must lie between 1 and {bounds.n}", param="n")
 
