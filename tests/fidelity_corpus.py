@@ -298,12 +298,17 @@ TEXTS = [
     Shape(
         "numbers of every form",
         '{"messages": [{"role": "user", "content": "Count."}], "temperature": 1e-7, "top_p": 1.0, "seed": -0, '
-        '"vendor": [12345678901234567890, 0.1, 1e22, -1.5e-9, 0.30000000000000004, 123456789.123456789]}',
+        '"vendor": [12345678901234567890, 0.1, 1e22, -1.5e-9, 0.30000000000000004, 1.50, 1E5]}',
         text(completion(vendor=[1e-7, 12345678901234567890, 1.0, 0.1])),
     ),
     Shape(
-        "numbers that no double holds",
-        '{"messages": [{"role": "user", "content": "Count."}], "vendor": [1.50, 1E5, 3.141592653589793238, 1e400]}',
+        "more digits than a double has",
+        '{"messages": [{"role": "user", "content": "Count."}], "vendor": [123456789.123456789, 3.141592653589793238]}',
+        text(completion()),
+    ),
+    Shape(
+        "a number beyond a double",
+        '{"messages": [{"role": "user", "content": "Count."}], "vendor": [1e400]}',
         text(completion()),
     ),
     Shape(
