@@ -7,7 +7,7 @@ import pytest
 from fidelity import RecordingUpstream, findings
 from fidelity_corpus import SHAPES
 from serving import QUIET, serving
-from test_serve_chat import talk
+from test_proxy_chat import talk
 
 from gainful.models import OpenAIModel
 from gainful.models.patience import Patience
