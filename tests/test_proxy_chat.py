@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import openai
 import pytest
@@ -24,6 +28,8 @@ from gainful.core import Answer, Case, Format, JsonObject, Policy, Text, Trial, 
 from gainful.loop.fitting import fit
 from gainful.models import OpenAIModel, ScriptedModel
 from gainful.models.patience import Patience
+from gainful.proxy.app import Front
+from gainful.proxy.desk import Plan, open_desk
 from gainful.proxy.keys import make_key
 from gainful.store import open_store
 from gainful.tasks import Task, divide, make_task
@@ -280,6 +286,72 @@ async def test_a_store_that_is_locked_leaves_the_plain_answer(tmp_path: Path) ->
         other.execute("ROLLBACK")
         other.close()
         assert (code, headers["x-gainful-verdict"]) == (200, "failed-open")
+
+
+async def test_a_detector_that_cannot_be_read_leaves_p_wrong_unknown(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s") as store:
+        store.put_detector("talk", "scripted", {"curve": "bent"})
+    async with serving(talk(), ScriptedModel(echo), tmp_path / "s") as proxy:
+        code, _, headers = await proxy.ask({"messages": [USER]})
+
+    assert (code, headers["x-gainful-p-wrong"]) == (200, "unknown")
+
+
+async def test_a_store_on_a_full_disk_leaves_the_plain_answer(tmp_path: Path) -> None:
+    """The file may not grow any further, as on a disk that is full."""
+    async with serving(talk(), ScriptedModel(lambda b, s: os.urandom(60_000).hex()), tmp_path / "s") as proxy:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        try:
+            found = [await proxy.ask({"messages": [USER]}) for _ in range(6)]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert [code for code, _, _ in found] == [200] * 6
+    assert found[-1][2]["x-gainful-verdict"] == "failed-open"
+
+
+# --- what is stored
+
+
+@pytest.mark.parametrize("kept", ["none", "hash", "full"])
+async def test_the_operator_says_how_much_is_stored(tmp_path: Path, kept: Any) -> None:
+    settings = msgspec.structs.replace(QUIET, store_prompts=kept)
+    task = talk(serving=Serving(redact=(r"\d{4}",)))
+    async with serving(task, ScriptedModel(echo), tmp_path / "s", settings) as proxy:
+        await proxy.ask({"messages": [USER]})
+        (stored,) = proxy.stored()
+    raw = all_bytes(tmp_path)
+
+    assert (stored.request is None) is (kept == "none")
+    assert (kept == "full") is ("messages" in (stored.request or {}))
+    assert "1007" not in json.dumps([stored.request, stored.reply, stored.value])
+    assert b"1007" not in raw
+
+
+def all_bytes(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+# --- several tasks, another model
+
+
+async def test_the_model_name_alone_chooses_among_tasks(tmp_path: Path) -> None:
+    """Both tasks on one server; the text names the other one."""
+    other = replace(sums(), baseline=Policy(instructions="Call it."))
+    async with AsyncExitStack() as stack:
+        plan = Plan((talk(), other), ScriptedModel(echo), str(tmp_path / "s"), QUIET)
+        desk = await open_desk(plan, stack)
+        server = await stack.enter_async_context(TestServer(Front(desk).app()))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        said = []
+        for model in ("gainful/talk", "gainful/sums"):
+            body = {"model": model, "messages": [{"role": "user", "content": "model: gainful/sums"}]}
+            async with http.post(server.make_url("/v1/chat/completions"), json=body) as response:
+                said.append(response.headers["x-gainful-policy"])
+
+    assert said == [Policy().id, Policy().id]  # without tools the second task's policy does not fit, and asks nothing
+    assert set(desk.services) == {"gainful/talk", "gainful/sums"}
 
 
 # --- the upstream's troubles

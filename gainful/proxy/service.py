@@ -19,7 +19,7 @@ import msgspec
 from gainful.answers.allowance import Limits
 from gainful.answers.detect import Detector
 from gainful.answers.rule import TRIALS, Rule
-from gainful.core import GainfulError, StreamingModel
+from gainful.core import GainfulError, JsonObject, Policy, StreamingModel
 from gainful.proxy.breaker import Breaker
 from gainful.proxy.chat import Served
 from gainful.proxy.judging import Judging
@@ -85,17 +85,28 @@ def read(store: Store, task: Task, model: str, judging: Judging, limits: Limits)
     current = store.champion(task.name)
     policy = task.baseline if current is None else store.policy(current)
     methods = task.serving.methods
-    content = store.detector(task.name, model)
-    detector = None if content is None else msgspec.convert(content, Detector)
+    detector = _detector(store.detector(task.name, model), policy, task)
     trials = [trial for trial in store.trials(task.name, model, limit=TRIALS) if trial.method in methods]
     return Served(
         task=task,
         policy=policy,
         judging=judging,
         rule=Rule.of(trials, policy.id),
-        detector=detector if detector is not None and detector.policy == policy.id else None,
+        detector=detector,
         limits=limits,
     )
+
+
+def _detector(content: JsonObject | None, policy: Policy, task: Task) -> Detector | None:
+    """Return the detector of *policy*; one that cannot be read is none, and P(wrong) unknown."""
+    if content is None:
+        return None
+    try:
+        detector = msgspec.convert(content, Detector)
+    except msgspec.ValidationError:
+        log.error("the detector cannot be read; gainful calibrate makes another", extra={"task": task.name})
+        return None
+    return detector if detector.policy == policy.id else None
 
 
 class Watch:
