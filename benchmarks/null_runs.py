@@ -41,6 +41,7 @@ ORDERS = (
     "Use the function which serves what was asked",
     "Answer by calling the function that does what is wanted",
 )
+LATER = "Pick the function that meets the user's wish"  # after all others, whose confirmations keep their numbers
 SOURCES = (
     "and take the values of its arguments from the request.",
     "and fill in its arguments with values from the request.",
@@ -51,14 +52,14 @@ FORM = Format(shape="arguments", signatures=True)
 
 def wordings() -> list[str]:
     """Instructions that all say the same."""
+    combined = [*itertools.product(OPENINGS, ORDERS, SOURCES), *itertools.product(OPENINGS, [LATER], SOURCES)]
     return [
-        f"{opening} {order}{',' if source.startswith('and') else ''} {source}"
-        for opening, order, source in itertools.product(OPENINGS, ORDERS, SOURCES)
+        f"{opening} {order}{',' if source.startswith('and') else ''} {source}" for opening, order, source in combined
     ]
 
 
 def pairs(task: Task) -> Iterator[tuple[Policy, Policy]]:
-    """Champions and challengers of the same meaning: 47 paraphrases, then permutations of four demos."""
+    """Champions and challengers of the same meaning: 59 paraphrases, then permutations of four demos."""
     first, *others = wordings()
     champion = Policy(instructions=first, format=FORM, max_tokens=96)
     for words in others:
@@ -119,7 +120,7 @@ async def count(confirmations: int) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--confirmations", type=int, default=60, help="70 at most")
+    parser.add_argument("--confirmations", type=int, default=60, help="82 at most")
     wrong, done = asyncio.run(count(parser.parse_args().confirmations))
     low, high = proportion_interval(wrong, done, 0.05)
     print(f"{wrong} of {done} promoted ({100 * low:.1f}–{100 * high:.1f} %), level {Budget().level:.4f} each")

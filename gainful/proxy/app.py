@@ -26,7 +26,7 @@ from gainful.proxy.desk import Desk
 from gainful.proxy.replies import EVENTS, headers_of, refusal, refusal_body, reply
 from gainful.proxy.upstream import Upstream
 from gainful.proxy.visit import Visit
-from gainful.proxy.wire import limits_of, parse
+from gainful.proxy.wire import Bounds, limits_of, parse
 from gainful.store import Feedback, Key
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -49,6 +49,7 @@ class Front:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        self._bounds = Bounds(body_bytes=desk.settings.most_body_bytes)
 
     def app(self) -> web.Application:
         """Return the routes, behind the boundary that turns what they raise into replies."""
@@ -93,7 +94,7 @@ class Front:
         """Answer POST /v1/chat/completions."""
         began_s = time.perf_counter()
         key = self._caller(request)
-        ask = parse(await request.read())
+        ask = parse(await request.read(), self._bounds)
         service = self.desk.services.get(ask.model)
         if service is None:
             offered = ", ".join(sorted(self.desk.services))
@@ -103,19 +104,20 @@ class Front:
                 code="model_not_found",
                 param="model",
             )
-        limits = service.served.limits.tightened(limits_of(request.headers))
-        async with self.desk.admission.turn(key):
-            with self.desk.spans.request(ask.model, request.headers) as span:
-                upstream = Upstream(service.usual, span)
-                stronger = service.stronger and Upstream(service.stronger, span)
-                models, allowance = Models(upstream, stronger), Allowance(limits)
-                chat = Chat(service.served, ask.body, models, allowance, self.desk.may_correct)
-                visit = Visit(self.desk, service, chat, ask, key.name if key else "", began_s, upstream, span)
-                if ask.stream:
-                    return await self._streamed(request, visit)
-                await chat.finish()
-                answered, name = await visit.keep()
-                return reply(answered.body, headers_of(chat, answered, name))
+        allowance = Allowance(service.served.limits.tightened(limits_of(request.headers)))
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(allowance.left_s):
+                await stack.enter_async_context(self.desk.admission.turn(key))
+            span = stack.enter_context(self.desk.spans.request(ask.model, request.headers))
+            upstream = Upstream(service.usual, span)
+            stronger = service.stronger and Upstream(service.stronger, span)
+            chat = Chat(service.served, ask.body, Models(upstream, stronger), allowance, self.desk.may_correct)
+            visit = Visit(self.desk, service, chat, ask, key.name if key else "", began_s, span)
+            if ask.stream:
+                return await self._streamed(request, visit)
+            await chat.finish()
+            answered, name = await visit.keep()
+            return reply(answered.body, headers_of(chat, answered, name))
 
     async def _streamed(self, request: web.Request, visit: Visit) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": EVENTS, "Cache-Control": "no-cache"})

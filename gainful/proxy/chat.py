@@ -24,7 +24,6 @@ from gainful.core import (
     CheckError,
     GainfulError,
     JsonObject,
-    Model,
     Once,
     Policy,
     Reply,
@@ -34,6 +33,7 @@ from gainful.core import (
     lowest,
 )
 from gainful.proxy.judging import Judging
+from gainful.proxy.upstream import Upstream
 from gainful.tasks import Task
 
 CHECK_S = 2.0  # a check that takes longer than this is broken: the caller gets the plain answer
@@ -63,8 +63,13 @@ class Served:
 class Models(NamedTuple):
     """The model of one request, and the stronger one that may be asked where its answer is wrong."""
 
-    usual: Model
-    stronger: Model | None = None
+    usual: Upstream
+    stronger: Upstream | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which they were asked."""
+        return self.usual.busy_s + (self.stronger.busy_s if self.stronger else 0.0)
 
 
 class Answered(NamedTuple):
@@ -93,7 +98,7 @@ class Chat:
         self.served = served
         self.shaped = shape(served.policy, body, served.task.kind)
         self.rewritten = is_rewritten(self.shaped, served.task.kind)
-        self._models = models
+        self.models = models
         self._may_correct = may_correct
         self._borrowed = served.wants_logprobs and "logprobs" not in body
         sent = {**self.shaped.body, **LOGPROBS} if self._borrowed else self.shaped.body
@@ -171,7 +176,7 @@ class Chat:
         if chosen is None or not self._may_correct():
             return
         message = self.asking.replies[0].message
-        draft = Draft(self.asking, message, self._outcome.answer, self._verdicts, self._models.stronger)
+        draft = Draft(self.asking, message, self._outcome.answer, self._verdicts, self.models.stronger)
         try:
             outcome = await correct(chosen.method, draft, self._judge)
         except TimeoutError:

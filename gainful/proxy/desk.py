@@ -22,9 +22,10 @@ from gainful.proxy.metrics import Metrics
 from gainful.proxy.rates import Rates
 from gainful.proxy.recorder import Recorder
 from gainful.proxy.redact import Keeping
-from gainful.proxy.service import Guarded, Service, Watch, judging_of, read, task_limits
+from gainful.proxy.service import Service, Watch, judging_of, read, task_limits
 from gainful.proxy.settings import Settings
 from gainful.proxy.spans import Spans
+from gainful.proxy.upstream import Guarded
 from gainful.store import Store, open_store
 from gainful.tasks import Task, load
 

@@ -12,17 +12,16 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import msgspec
 
 from gainful.answers.allowance import Limits
 from gainful.answers.detect import Detector
 from gainful.answers.rule import TRIALS, Rule
-from gainful.core import GainfulError, JsonObject, Policy, StreamingModel
-from gainful.proxy.breaker import Breaker
+from gainful.core import GainfulError, JsonObject, Policy
 from gainful.proxy.chat import Served
 from gainful.proxy.judging import Judging
+from gainful.proxy.upstream import Guarded
 from gainful.store import Store
 from gainful.tasks import Task
 from gainful.tasks.serving import Streaming
@@ -31,13 +30,6 @@ LOOK_S = 1.0  # between two looks at the champion pointer: a roll-back is in ser
 EVIDENCE_LOOKS = 30  # looks at the champion for each look at detector and trials, which take a thousand times longer
 
 log = logging.getLogger("gainful.proxy")
-
-
-class Guarded(NamedTuple):
-    """A model and the breaker that all requests share."""
-
-    model: StreamingModel
-    breaker: Breaker
 
 
 @dataclass

@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from gainful.core import Json, JsonObject, StreamingModel
+from gainful.core import Json, JsonObject
 from gainful.models.chunks import split
 from gainful.proxy.chat import Chat
 from gainful.proxy.chunks import Assembler
@@ -39,9 +39,9 @@ def comment(name: str, value: str) -> bytes:
     return f": {name} {value}\n\n".encode()
 
 
-async def passed(chat: Chat, ask: Ask, model: StreamingModel) -> AsyncGenerator[bytes, None]:
+async def passed(chat: Chat, ask: Ask) -> AsyncGenerator[bytes, None]:
     """Yield the model's own events, byte for byte, and check behind them."""
-    drafting = Drafting(chat, model)
+    drafting = Drafting(chat)
     async for payload, chunk in drafting.chunks():
         if chunk.get("choices") or ask.include_usage:  # the usage that only we asked for is ours to read
             yield frame(payload)
@@ -57,13 +57,13 @@ async def held(chat: Chat, ask: Ask) -> AsyncGenerator[bytes, None]:
         yield frame(_encode(chunk))
 
 
-async def segmented(chat: Chat, ask: Ask, model: StreamingModel) -> AsyncGenerator[bytes, None]:
+async def segmented(chat: Chat, ask: Ask) -> AsyncGenerator[bytes, None]:
     """Yield complete segments, each once the next is complete, until a segment check objects to one.
 
     From there on, and always the last one, the text is held until the whole reply was checked and perhaps corrected;
     a correction counts only if it begins with what was released.
     """
-    drafting, segmenter = Drafting(chat, model), segmenter_for(chat)
+    drafting, segmenter = Drafting(chat), segmenter_for(chat)
     released, waiting, is_quiet = "", "", True
     async for _, chunk in drafting.chunks():
         for segment in segmenter.feed(_text(chunk)):
@@ -108,9 +108,8 @@ class Drafting:
     At the deadline the stream ends with what has come, ``is_cut_off``; where nothing has, ``TimeoutError`` is raised.
     """
 
-    def __init__(self, chat: Chat, model: StreamingModel) -> None:
+    def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        self._model = model
         self._assembler = Assembler()
         self.is_cut_off = False
 
@@ -119,7 +118,7 @@ class Drafting:
         asking, started = self._chat.asking, time.perf_counter()
         asking.allowance.claim()
         came = False
-        async with aclosing(self._model.stream({**asking.body, "stream_options": WITH_USAGE})) as payloads:
+        async with aclosing(self._chat.models.usual.stream({**asking.body, "stream_options": WITH_USAGE})) as payloads:
             while True:
                 try:
                     async with asyncio.timeout(asking.allowance.left_s):

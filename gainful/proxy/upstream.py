@@ -10,10 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from typing import NamedTuple
 
-from gainful.core import JsonObject, Reply
-from gainful.proxy.service import Guarded
+from gainful.core import JsonObject, Reply, StreamingModel
+from gainful.proxy.breaker import Breaker
 from gainful.proxy.spans import CallSpan, RequestSpan
+
+
+class Guarded(NamedTuple):
+    """A model and the breaker that all requests share."""
+
+    model: StreamingModel
+    breaker: Breaker
 
 
 class Upstream:

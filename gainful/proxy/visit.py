@@ -19,7 +19,6 @@ from gainful.proxy.desk import Desk
 from gainful.proxy.replies import headers_of
 from gainful.proxy.service import Service
 from gainful.proxy.spans import RequestSpan
-from gainful.proxy.upstream import Upstream
 from gainful.proxy.wire import Ask
 
 log = logging.getLogger("gainful.proxy")
@@ -35,7 +34,6 @@ class Visit:
     ask: Ask
     key: str
     began_s: float
-    upstream: Upstream
     span: RequestSpan
     _kept: tuple[Answered, str] | None = None
 
@@ -44,9 +42,9 @@ class Visit:
         mode = self.service.stream if self.chat.passes else "hold"
         keep_alive_s = self.desk.settings.keep_alive_s
         if mode == "pass":
-            return streams.passed(self.chat, self.ask, self.upstream)
+            return streams.passed(self.chat, self.ask)
         if mode == "segment":
-            return streams.kept_alive(streams.segmented(self.chat, self.ask, self.upstream), keep_alive_s)
+            return streams.kept_alive(streams.segmented(self.chat, self.ask), keep_alive_s)
         return streams.kept_alive(streams.held(self.chat, self.ask), keep_alive_s)
 
     async def early_headers(self) -> dict[str, str]:
@@ -65,26 +63,31 @@ class Visit:
             return self._kept
         answered = self.chat.answered()
         name = str(answered.body.get("id") or f"gainful-{uuid.uuid4().hex}")
-        added_s = time.perf_counter() - self.began_s - self.upstream.busy_s
-        if not await self.desk.recorder.record(self._exchange(answered, name, added_s), self.desk.settings.commit_s):
+        if not await self.desk.recorder.record(self._exchange(answered, name), self.desk.settings.commit_s):
             answered = answered._replace(verdict="failed-open", failure=answered.failure or "StoreError")
-        self._tell(answered, added_s)
+        self._tell(answered)
         self._kept = answered, name
         return self._kept
 
-    def _tell(self, answered: Answered, added_s: float) -> None:
+    @property
+    def added_s(self) -> float:
+        """Seconds since the request came in which no model was asked."""
+        return time.perf_counter() - self.began_s - self.chat.models.busy_s
+
+    def _tell(self, answered: Answered) -> None:
         """Tell log, figures and trace."""
         task, metrics = self.service.task.name, self.desk.metrics
         if answered.failure:
             log.warning("failed open", extra={"task": task, "kind": answered.failure})
-        metrics.answered(task, answered, added_s, self.upstream.busy_s, self.chat.asking.allowance.extra)
+        extra = self.chat.asking.allowance.extra
+        metrics.answered(task, answered, self.added_s, self.chat.models.busy_s, extra)
         if self.chat.lost is not None:
             metrics.tried(task, *self.chat.lost)
         self.span.answered(
             self.chat.shaped.policy.id, answered.verdict, answered.usage, answered.p_wrong, answered.correction
         )
 
-    def _exchange(self, answered: Answered, name: str, added_s: float) -> Exchange:
+    def _exchange(self, answered: Answered, name: str) -> Exchange:
         keeping = self.desk.keeping[self.service.name]
         return Exchange(
             id=name,
@@ -102,5 +105,5 @@ class Visit:
             p_wrong=answered.p_wrong,
             correction=answered.correction,
             usage=answered.usage,
-            added_ms=1000 * added_s,
+            added_ms=1000 * self.added_s,
         )
