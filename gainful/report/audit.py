@@ -13,7 +13,8 @@ from gainful.answers.rule import Standing
 from gainful.loop.calibrate import Audit, Calibration
 from gainful.report import words
 
-HEADINGS = ("method", "trials", "fixed", "broken", "kept right", "kept wrong", "net (at least)", "calls", "tokens")
+HEADINGS = ("method", "trials", "fixed", "broken", "right", "wrong", "net (least)", "calls", "tokens")
+"""``right`` and ``wrong`` stayed so; narrow enough, with the state, for a terminal of 80 columns."""
 
 
 def show_audit(console: Console, found: Audit) -> None:
@@ -21,7 +22,7 @@ def show_audit(console: Console, found: Audit) -> None:
     head = f"{words.clean(found.task)} with {words.clean(found.model)}, policy {found.policy[:12]}"
     console.print(Text(head), soft_wrap=True)
     console.print(Text(f"  {_detection(found)}"), soft_wrap=True)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     table.add_column("state")
