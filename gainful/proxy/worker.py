@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import signal
@@ -68,6 +69,8 @@ async def _answer(plan: Plan, listening: socket.socket) -> None:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listening, ssl_context=_tls(plan.settings)).start()
+        gc.collect()
+        gc.freeze()  # what was loaded stays: looking through it for garbage again and again would be seen in every p99
         host, port = listening.getsockname()[:2]
         log.info("serving", extra={"host": host, "port": port, "models": sorted(desk.services)})
         looking = asyncio.create_task(_look(desk.metrics))
