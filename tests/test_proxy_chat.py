@@ -463,6 +463,34 @@ async def test_what_was_shown_of_one_policy_s_drafts_corrects_none_of_another_s(
     assert headers["x-gainful-p-wrong"] == "unknown"
 
 
+@pytest.mark.parametrize("method", ["refine", "reask", "vote"])
+async def test_a_correction_asks_with_all_that_the_caller_sent(tmp_path: Path, method: Any) -> None:
+    """Images, names, earlier turns, tools and unknown fields reach the model again, and the reply keeps its form."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    turns = [
+        {"role": "developer", "content": "Be exact."},
+        {"role": "user", "name": "ann", "content": [{"type": "text", "text": "Count."}, picture]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": {}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "7"},
+        {"role": "user", "content": [{"type": "text", "text": "Sure?"}, picture]},
+    ]
+    body = {"messages": turns, "tools": [TOOL], "seed": 3, "vendor": {"odd": [1, None]}}
+    task = talk(checks.Regex(pattern=r"\d+"), serving=Serving(methods=(method,), extra_calls=9))
+    with open_store(tmp_path / "s") as store:
+        store.put_trials(opened("talk", "scripted", method))
+        store.put_detector("talk", "scripted", detector(Policy()))
+    model = ScriptedModel(lambda b, sample: "none" if len(model.calls) == 1 else "7")
+    async with serving(task, model, tmp_path / "s") as proxy:
+        _, replied, headers = await proxy.ask(body)
+
+    assert headers["x-gainful-correction"] == method
+    assert replied["choices"][0]["message"] == {"role": "assistant", "content": "7"}
+    for sent in model.calls:
+        assert {name: sent[name] for name in ("tools", "vendor")} == {"tools": [TOOL], "vendor": {"odd": [1, None]}}
+        assert sent["messages"][:4] == turns[:4]
+        assert sent["messages"][4]["content"][:2] == turns[4]["content"]
+
+
 async def test_a_caller_who_allows_no_extra_call_gets_the_draft(tmp_path: Path) -> None:
     task = talk(checks.Regex(pattern=r"\d+"), serving=Serving(methods=("refine",)))
     with open_store(tmp_path / "s") as store:
