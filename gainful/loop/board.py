@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from gainful.core import Attempt, Case, Evidence, Policy, Usage, judge, lowest
-from gainful.gate import mean_interval, proportion_interval
+from gainful.gate import interval, mean_interval, proportion_interval
 from gainful.loop.events import ErrorGroup, Example, Interval
 from gainful.loop.run import Run
 
@@ -51,6 +51,13 @@ class Board:
     def answered(self, policy: Policy) -> list[Attempt]:
         """Return all attempts of *policy* so far, in the board's order."""
         return list(self._attempts.get(policy.id, ()))
+
+    def paired(self, challenger: Policy, champion: Policy) -> Interval:
+        """Return the mean difference on the dev cases that both have answered, with its interval."""
+        pairs = list(zip(self.answered(challenger), self.answered(champion), strict=False))
+        gains = [difference(ours, theirs) for ours, theirs in pairs]
+        low, high = interval(gains, 0.05, len(gains), -1.0, 1.0)
+        return Interval(mean=sum(gains) / len(gains), low=low, high=high, n=len(gains))
 
     def evidence(self, policy: Policy) -> Evidence:
         """Return what learners may see: dev cases as the task shows them, and the attempts of *policy*."""
