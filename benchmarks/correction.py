@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from figures import RESULTS, machine
@@ -31,12 +31,15 @@ from gainful.answers.allowance import Allowance
 from gainful.answers.answer import Asking, answer, judge_by
 from gainful.answers.prompt import request
 from gainful.checks import Number as NumberCheck
-from gainful.core import Case, Format, Number, Policy, RequestRefused, Usage, Vote
+from gainful.core import Case, Format, Number, Policy, RequestRefused, StreamingModel, Usage, Vote
 from gainful.gate import interval, proportion_interval
 from gainful.loop.calibrate import Bench, Calibration, Plan, calibrate
 from gainful.models import connect
+from gainful.proxy.breaker import Breaker
 from gainful.proxy.chat import Chat, Models, Served
 from gainful.proxy.service import judging_of, read, task_limits
+from gainful.proxy.spans import Spans
+from gainful.proxy.upstream import Guarded, Upstream
 from gainful.store import MemoModel, SQLiteStore, Store
 from gainful.tasks import Task, load
 
@@ -141,7 +144,9 @@ class Arms:
         body = {"messages": list(case.messages), **self.bench.fields}
         if case.tools:
             body["tools"] = list(case.tools)
-        chat = Chat(self.served, body, Models(self.bench.model), Allowance(self.served.limits), lambda: True)
+        model = cast(StreamingModel, self.bench.model)  # nothing is streamed here
+        upstream = Upstream(Guarded(model, Breaker()), Spans().request(model.name))
+        chat = Chat(self.served, body, Models(upstream), Allowance(self.served.limits), lambda: True)
         try:
             await chat.finish()
         except RequestRefused:
@@ -218,7 +223,7 @@ def sign_test(wins: int, losses: int) -> float:
     """
     d = wins + losses
     tail = sum(math.comb(d, k) for k in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**d)
+    return min(1.0, math.ldexp(tail, 1 - d))
 
 
 def _percent(bounds: tuple[float, float]) -> tuple[float, float]:
