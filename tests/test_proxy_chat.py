@@ -475,7 +475,7 @@ async def test_a_correction_asks_with_all_that_the_caller_sent(tmp_path: Path, m
         {"role": "user", "content": [{"type": "text", "text": "Sure?"}, picture]},
     ]
     body = {"messages": turns, "tools": [TOOL], "seed": 3, "vendor": {"odd": [1, None]}}
-    task = talk(checks.Regex(pattern=r"\d+"), serving=Serving(methods=(method,), extra_calls=9))
+    task = talk(checks.Regex(pattern=r"\d+"), serving=Serving(methods=(method,)))
     with open_store(tmp_path / "s") as store:
         store.put_trials(opened("talk", "scripted", method))
         store.put_detector("talk", "scripted", detector(Policy()))

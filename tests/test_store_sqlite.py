@@ -444,3 +444,8 @@ def test_an_error_of_the_store_survives_pickling_and_ends_a_command_with_2(tmp_p
 
     assert isinstance(again, GainfulError)
     assert (str(again), again.exit_code) == (str(raised.value), 2)
+
+
+def test_a_store_in_memory_is_refused_in_one_sentence() -> None:
+    with pytest.raises(StoreError, match="remembers nothing"):
+        SQLiteStore(":memory:")

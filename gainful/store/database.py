@@ -173,6 +173,8 @@ class Database:
 
 def _check_place(path: Path) -> None:
     """Refuse what SQLite would take for a new database, or would only say that it is unable to open."""
+    if path.name == ":memory:":  # it has no write-ahead log, and nothing in it survives a process
+        raise StoreError("a store in memory remembers nothing; name a file")
     if path.is_dir():
         raise StoreError(f"{path} is a directory; name a file in it for the store")
     try:
