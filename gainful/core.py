@@ -310,6 +310,25 @@ class Trial(Value, frozen=True):
     policy: str = ""
 
 
+Arm: TypeAlias = Literal["champion", "challenger", "former", "shadow"]
+"""Who answers: the policy in service, one on its way in, the one before; ``shadow``: the challenger, unheard."""
+
+
+class Seat(Value, frozen=True):
+    """Where a request was put at random, before anything in it was looked at.
+
+    ``arm`` is the policy that answered.  A worker counts the requests of one ``lane`` from 0 in ``number``; a stage
+    with blocks of b requests compares those whose ``number // b`` is the same.  ``canary`` and ``holdback`` name the
+    stages under way; empty where there is none.
+    """
+
+    arm: Arm
+    lane: str
+    number: int
+    canary: str = ""
+    holdback: str = ""
+
+
 VerdictWord: TypeAlias = Literal["verified", "corrected", "unverified", "failed-open"]
 """What is known of a reply: a trusted check passed it; a correction replaced the draft; nothing; checking broke."""
 
@@ -320,6 +339,8 @@ class Exchange(Value, frozen=True):
     ``id`` is the reply's id, ``at`` the Unix time in seconds, ``key`` the name of the caller's key.  ``request`` and
     ``reply`` are stored as far as the operator allows: in full, as ``{"sha256": ...}``, or not at all.  ``draft`` is
     the draft's extracted value where a correction replaced it.  ``p_wrong`` is ``None`` where nothing is known.
+    ``seat`` is ``None`` where nothing is compared.  A request that got an error in place of a reply has a ``status`` of
+    400 and more, and no reply.
     """
 
     id: str
@@ -339,6 +360,7 @@ class Exchange(Value, frozen=True):
     correction: str = ""
     usage: Usage = Usage()
     added_ms: float = 0.0
+    seat: Seat | None = None
 
 
 class Proposal(Value, frozen=True):

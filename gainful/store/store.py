@@ -16,9 +16,13 @@ from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from gainful.core import Attempt, JsonObject, Policy, StoreError, Value, digest
+from gainful.store.bank import Bank, Lease
 from gainful.store.traffic import Traffic
 
-LedgerKind: TypeAlias = Literal["epoch", "opened", "closed"]
+LedgerKind: TypeAlias = Literal[
+    "epoch", "opened", "closed",  # of a hold-out
+    "staged", "rejected", "promoted", "rolled-back", "paused", "resumed", "pinned", "unpinned", "alarm", "forgotten",
+]  # fmt: skip
 
 GENESIS = "0" * 64  # what the first line of a ledger names as its predecessor
 
@@ -87,8 +91,8 @@ def _is_own_hash(entry: LedgerEntry) -> bool:
         return False
 
 
-class Store(Traffic, Protocol):
-    """What is remembered; what serving adds is said in ``traffic.py``.
+class Store(Traffic, Bank, Protocol):
+    """What is remembered; what serving adds is said in ``traffic.py``, what learning from traffic adds in ``bank.py``.
 
     Every method raises ``StoreError`` when the store cannot be read or written.
     """
@@ -154,10 +158,12 @@ class Store(Traffic, Protocol):
         champion: tuple[str, Policy] | None = None,
         *,
         seq: int | None = None,
+        lease: Lease | None = None,
     ) -> LedgerEntry:
         """Add a line to ledger *key* and, with *champion* = (task, policy), put that policy into service.
 
-        Both happen or neither.
+        Both happen or neither; neither where *lease* is no longer its holder's, which raises ``StoreError``.
+        The reason in the history of champions is ``confirmed`` where the line is ``closed``, else the line's kind.
         *seq* is the number the line must get: pass the length of the ledger that the line was decided on, and
         a line another process has added meanwhile raises ``StoreError`` instead of being ignored.
         """

@@ -11,11 +11,13 @@ import msgspec
 from gainful.checks import Choice, Function
 from gainful.core import AnswerKind, Case, Check, JsonObject, Policy, TaskError
 from gainful.tasks.holdout import Holdout
+from gainful.tasks.improving import Improving
 from gainful.tasks.serving import Serving
 from gainful.tasks.split import Divided
 
 NO_POLICY = Policy()
 AS_USUAL = Serving()
+BY_ITSELF = Improving()
 POPULATION = "cases"  # the same for all: a hold-out under another name is the same hold-out, with the same budget
 
 
@@ -25,7 +27,7 @@ class Task:
 
     ``checks`` are those that learning may use on ``dev``; ``proof`` are those of the confirmation on ``holdout``.
     ``spec`` says where all of it came from, enough to load the task again: ``spec["load"]`` is what ``load`` takes.
-    ``serving`` says how callers are served; no gain depends on it.
+    ``serving`` says how callers are served, ``improving`` how it gets better meanwhile; no gain depends on either.
     Raises ``TaskError`` where there is no name, no dev case or no check to learn from.
     """
 
@@ -38,6 +40,7 @@ class Task:
     baseline: Policy
     spec: JsonObject
     serving: Serving = AS_USUAL
+    improving: Improving = BY_ITSELF
 
     def __post_init__(self) -> None:
         if not self.name.strip():

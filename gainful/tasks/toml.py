@@ -17,6 +17,7 @@ import msgspec
 from gainful import checks
 from gainful.core import AnswerKind, Case, Check, Choice, Json, JsonObject, Policy, TaskError
 from gainful.tasks import jsonl
+from gainful.tasks.improving import Improving
 from gainful.tasks.serving import Serving
 from gainful.tasks.split import DEV_SHARE, Split, divide
 from gainful.tasks.task import Task, make_task
@@ -34,6 +35,7 @@ class File(msgspec.Struct, frozen=True):
     split: float = DEV_SHARE
     seed: int = 0
     serve: JsonObject = {}
+    improve: JsonObject = {}
 
 
 def load(path: Path) -> Task:
@@ -59,6 +61,7 @@ def _task(table: JsonObject, folder: Path) -> Task:
     judging = [_judging(check, kind, folder) for check in file.checks]
     paths = [file.cases] if isinstance(file.cases, str) else file.cases
     _refuse_unknown(file.serve, Serving.__struct_fields__, "serve")
+    _refuse_unknown(file.improve, Improving.__struct_fields__, "improve")
     task = make_task(
         file.name,
         divide(_cases(folder / path for path in paths), Split(dev=file.split, seed=file.seed)),
@@ -67,7 +70,11 @@ def _task(table: JsonObject, folder: Path) -> Task:
         proof=[check for check, use in judging if use != "learn"],
         baseline=Policy(instructions=file.instructions, max_tokens=file.max_tokens),
     )
-    return replace(task, serving=_convert(file.serve, Serving, "serve"))
+    return replace(
+        task,
+        serving=_convert(file.serve, Serving, "serve"),
+        improving=_convert(file.improve, Improving, "improve"),
+    )
 
 
 def _cases(paths: Iterable[Path]) -> Iterator[Case]:

@@ -1,0 +1,215 @@
+"""What every store remembers of learning from traffic: cases, repairs, probes, tallies, and who may learn now.
+
+Guarantees, for every store: a write is committed when its call returns and survives the death of the process; what an
+exchange adds is added once, for the cursor moves in the same transaction; a case's side, its first caller and its
+quarantine never change.  Whether a text may be stored was decided before it became an exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from gainful.core import Answer, Arm, Case, Exchange, Value
+from gainful.store.traffic import Feedback
+
+Side: TypeAlias = Literal["dev", "held-out", "never"]
+"""What a case is for: learning; confirmations alone; nothing of ours, ever, so that others can judge us by it."""
+
+Signal: TypeAlias = Literal["check", "feedback", ""]
+"""Who said whether an answer was right: a trusted check, the caller, or nobody."""
+
+
+class Banked(Value, frozen=True):
+    """A case that traffic brought, and how it was last answered.
+
+    ``id`` is the digest of its folded words, the same for all copies; ``key`` is the caller who asked it first.
+    ``score`` in [0, 1] is ``None`` where nobody knows; ``group`` is the error's, empty where there is none.  ``target``
+    stands in the case where a caller told the right answer.  ``quarantine`` says why nothing learns from it, empty
+    where something may.  ``opened`` names the confirmation that has used it up.
+    """
+
+    id: str
+    case: Case
+    side: Side
+    at: float
+    last_at: float
+    key: str = ""
+    signal: Signal = ""
+    score: float | None = None
+    group: str = ""
+    policy: str = ""
+    reply: str = ""
+    value: Any = None
+    count: int = 1
+    quarantine: str = ""
+    opened: str = ""
+
+
+class Repair(Value, frozen=True):
+    """An error that was corrected: what was answered, what is right, and who said so.  ``id`` is the case's."""
+
+    id: str
+    case: Case
+    wrong: Any
+    right: Any
+    signal: Signal
+    at: float
+    key: str = ""
+    policy: str = ""
+
+
+class Probe(Value, frozen=True):
+    """A case asked twice on one day, and once more later: is the model behind the name still the same?
+
+    ``before`` are the two answers, with their scores in [0, 1] or ``None``; ``after`` is the later one, ``None`` until
+    it was asked.  ``id`` is the case's; a probe is used once.
+    """
+
+    id: str
+    case: Case
+    policy: str
+    model: str
+    at: float
+    before: tuple[Answer, Answer]
+    scores: tuple[float | None, float | None]
+    after: Answer | None = None
+    after_score: float | None = None
+    after_at: float | None = None
+
+
+class Tally(Value, frozen=True):
+    """What one hour's requests under one policy and arm came to; ``hour`` is Unix time // 3600.
+
+    ``known`` requests have a score, and ``right`` is the sum of these.  ``cost_usd`` is ``None`` without a price.
+    """
+
+    hour: int
+    policy: str
+    arm: Arm
+    requests: int = 0
+    known: int = 0
+    right: float = 0.0
+    corrected: int = 0
+    failed_open: int = 0
+    errors: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    added_ms: float = 0.0
+
+
+class Lease(NamedTuple):
+    """The right to do something for a while; a later lease of the same name has a larger ``token``."""
+
+    name: str
+    holder: str
+    token: int
+    until: float
+
+
+class Forgotten(NamedTuple):
+    """How many of each were removed, and the ids of policies that carried some of it."""
+
+    exchanges: int
+    cases: int
+    repairs: int
+    probes: int
+    policies: tuple[str, ...]
+
+
+class Bank(Protocol):
+    """What is remembered of learning from traffic.  Every method raises ``StoreError`` as the others do."""
+
+    # --- reading what was served, from its oldest to its newest
+
+    def exchanges_after(self, task: str, after: int, *, limit: int = 1000) -> list[tuple[int, Exchange]]:
+        """Return the next *limit* exchanges of *task* behind row *after* (0: from the first), each with its row."""
+        ...
+
+    def last_exchange_row(self) -> int:
+        """Return the row of the latest exchange of any task, 0 where there is none."""
+        ...
+
+    def feedback_after(self, task: str, after: int, *, limit: int = 1000) -> list[tuple[int, Feedback]]:
+        """Return the next *limit* pieces of feedback on replies of *task* behind row *after*, each with its row."""
+        ...
+
+    # --- taking it in
+
+    def cursor(self, task: str, name: str) -> int:
+        """Return how far the reader *name* has come, 0 where it has not begun."""
+        ...
+
+    def take_in(
+        self, task: str, name: str, upto: int, cases: Iterable[Banked] = (), tallies: Iterable[Tally] = ()
+    ) -> None:
+        """Move the cursor *name* to *upto*, enter *cases* and add *tallies* up: all of it or nothing.
+
+        Of a case that is known already its ``count`` grows, and ``last_at``, ``signal``, ``score``, ``group``,
+        ``policy``, ``reply``, ``value`` become the new ones, its target too where the new one has one; nothing else
+        changes.  Nothing happens where the cursor stands at *upto* or beyond.
+        """
+        ...
+
+    def banked(self, task: str, side: Side, *, limit: int = 1000, only_free: bool = True) -> list[Banked]:
+        """Return the latest *limit* cases of a side, by ``last_at``, the newest first.
+
+        With *only_free* those alone that are neither quarantined nor opened.
+        """
+        ...
+
+    def count_banked(self, task: str, side: Side, *, only_free: bool = True) -> int:
+        """Return how many there are."""
+        ...
+
+    def open_banked(self, task: str, count: int, confirmation: str) -> list[Banked]:
+        """Return *count* free held-out cases for *confirmation*, which are used up by that, in the order of their ids.
+
+        Their ids are digests, so the choice is as good as random, and nobody has looked.  Asked again, the same
+        confirmation gets the same cases.  Raises ``StoreError`` where there are not as many.
+        """
+        ...
+
+    def put_repairs(self, task: str, repairs: Iterable[Repair]) -> None:
+        """Store *repairs*; a later one of the same case replaces the earlier."""
+        ...
+
+    def repairs(self, task: str, *, limit: int = 1000) -> list[Repair]:
+        """Return the latest *limit* repairs, the newest first."""
+        ...
+
+    def put_probes(self, task: str, probes: Iterable[Probe]) -> None:
+        """Store *probes*; one of the same case and time ``at`` replaces the earlier."""
+        ...
+
+    def probes(self, task: str, *, limit: int = 1000) -> list[Probe]:
+        """Return the last *limit* probes, the oldest first."""
+        ...
+
+    def tallies(self, task: str, *, since_hour: int = 0) -> list[Tally]:
+        """Return the tallies of *task* from an hour on, the oldest first."""
+        ...
+
+    # --- who may learn now
+
+    def take_lease(self, name: str, holder: str, ttl_s: float) -> Lease | None:
+        """Take or renew the lease *name* for *ttl_s* seconds; ``None`` while another holder has it.
+
+        A holder that renews in time keeps its token; whoever takes it over gets a larger one.
+        """
+        ...
+
+    def end_lease(self, lease: Lease) -> None:
+        """Give *lease* back before its time; nothing happens where it is another's by now."""
+        ...
+
+    # --- forgetting
+
+    def forget_key(self, key: str, policies: Sequence[str] = ()) -> Forgotten:
+        """Remove all that the caller *key* brought: exchanges, feedback, cases, repairs, probes, and what was answered.
+
+        Of *policies* the contents are blanked out: their ids stay in ledgers and history, their words are gone.
+        """
+        ...

@@ -1,0 +1,63 @@
+"""How a task improves while it is served: when to try, how a challenger comes in, what is watched afterwards."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from gainful.core import TaskError, Value
+
+
+class Improving(Value, frozen=True):
+    """The ``[improve]`` table of a task file.
+
+    A run starts once ``after_errors`` new errors of one group have come, or ``every_hours``; runs, probes and shadows
+    together may make ``calls_per_day``.  A proven challenger first answers a share ``shadow`` of requests unheard (0:
+    it does not), then callers, in the shares of ``ramp``; it may be worse than the champion by less than ``margin``, in
+    [0, 1) of score.  ``holdback`` is the share that stays on the former champion.  ``critical`` names patterns:
+    requests whose words match one are watched on their own.  ``trust_feedback``: what callers say counts as proof.  ``apart``:
+    nothing is learned for all from one key alone.  ``most_of_a_key`` is the share of the cases to learn from that may
+    come from one key where there are several.  ``probes`` cases are asked again every ``probe_hours``.
+    """
+
+    after_errors: int = 20
+    every_hours: float | None = None
+    calls_per_day: int | None = 20_000
+    shadow: float = 0.25
+    ramp: tuple[float, ...] = (0.01, 0.05, 0.2, 0.5)
+    margin: float = 0.05
+    holdback: float = 0.03
+    critical: dict[str, str] = msgspec.field(default_factory=dict)
+    trust_feedback: bool = False
+    apart: bool = False
+    most_of_a_key: float = 0.2
+    probes: int = 40
+    probe_hours: float = 6.0
+
+    def __post_init__(self) -> None:
+        for name in ("shadow", "holdback"):
+            if not 0.0 <= getattr(self, name) <= 0.5:
+                raise TaskError(f"improve.{name} is {getattr(self, name)!r}; it must be a share from 0 to 0.5")
+        if not 0.0 <= self.margin < 1.0:
+            raise TaskError(f"improve.margin is {self.margin!r}; it must be a score from 0 to below 1, such as 0.05")
+        if not 0.0 < self.most_of_a_key <= 1.0:
+            raise TaskError(f"improve.most_of_a_key is {self.most_of_a_key!r}; it must be a share above 0, up to 1")
+        growing = list(self.ramp) == sorted(set(self.ramp))
+        if not self.ramp or not growing or not 0.0 < self.ramp[0] <= self.ramp[-1] <= 0.5:
+            raise TaskError(f"improve.ramp is {self.ramp!r}; it must hold growing shares above 0, up to 0.5")
+        for name in ("after_errors", "calls_per_day", "probes"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise TaskError(f"improve.{name} is {value!r}; it must be 0 or more")
+        for name in ("every_hours", "probe_hours"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < float("inf"):
+                raise TaskError(f"improve.{name} is {value!r}; it must be a number of hours above 0")
+        for name, pattern in self.critical.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise TaskError(
+                    f"improve.critical.{name} is {pattern!r}, which is no regular expression: {error}"
+                ) from None
