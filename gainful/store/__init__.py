@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gainful.core import StoreError
+from gainful.store.bank import Bank, Banked, Forgotten, Lease, Probe, Repair, Tally
 from gainful.store.database import Sync
 from gainful.store.log import LogKeeper
 from gainful.store.memo import MemoModel, memo_key
@@ -12,18 +13,25 @@ from gainful.store.store import Installed, LedgerEntry, LedgerKind, Run, Store, 
 from gainful.store.traffic import Feedback, Key, Traffic
 
 __all__ = [
+    "Bank",
+    "Banked",
     "EncodedExchange",
     "Feedback",
+    "Forgotten",
     "Installed",
     "Key",
+    "Lease",
     "LedgerEntry",
     "LedgerKind",
     "LogKeeper",
     "MemoModel",
+    "Probe",
+    "Repair",
     "Run",
     "SQLiteStore",
     "Store",
     "Sync",
+    "Tally",
     "Traffic",
     "encode_exchange",
     "memo_key",

@@ -87,6 +87,11 @@ def short_id(name: str) -> bytes | str:
     return short if len(short) == 32 and short.hex() == name else name
 
 
+def split_ids(packed: bytes) -> tuple[str, ...]:
+    """Return the digests that lie in *packed*, 32 bytes each, one after the other."""
+    return tuple(packed[i : i + 32].hex() for i in range(0, len(packed), 32))
+
+
 def long_id(id: bytes | str) -> str:
     """Return the name that ``short_id`` was given."""
     return id if isinstance(id, str) else id.hex()

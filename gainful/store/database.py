@@ -149,6 +149,19 @@ class Database:
         _, held, _ = self.row(f"PRAGMA wal_checkpoint({mode})")
         return int(held)
 
+    def wipe(self) -> None:
+        """Leave nothing in the file or its log of what was removed before; nobody else can write meanwhile.
+
+        The file is written anew: SQLite's ``secure_delete`` zeroes a removed row where it lies, and not the copies
+        that were left behind when pages were split or merged.
+        """
+        self.row("VACUUM")
+        if self.row("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
+            raise StoreError(
+                f"store {self.path} is being read by another process (waited {self.busy_s:g} s), so its log could not "
+                "be emptied of what was forgotten; nothing finds it any more, run the same command again to wipe it out"
+            )
+
     def rows(self, query: str, *values: Any) -> list[Any]:
         """Return all rows that *query* finds."""
         with self.faults():

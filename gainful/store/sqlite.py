@@ -18,9 +18,12 @@ from typing import Self
 import msgspec
 
 from gainful.core import Attempt, JsonObject, Policy, StoreError, canonical
-from gainful.store.compact import encode, long_id, pack, short_id
+from gainful.store.bank import Lease
+from gainful.store.compact import encode, long_id, pack, short_id, split_ids
 from gainful.store.database import Database, Sync
+from gainful.store.forget import FORGOTTEN, forgotten
 from gainful.store.lock import RunLock
+from gainful.store.sqlite_bank import SQLiteBank
 from gainful.store.sqlite_traffic import SQLiteTraffic, enter_task
 from gainful.store.store import (
     GENESIS,
@@ -41,7 +44,7 @@ _attempt = msgspec.json.Decoder(Attempt).decode
 _policy = msgspec.json.Decoder(Policy).decode
 
 
-class SQLiteStore(SQLiteTraffic):
+class SQLiteStore(SQLiteTraffic, SQLiteBank):
     """A ``Store`` in the file *path*, created with its folders where it is missing.
 
     *clock* gives the time that ledger lines, champions and runs are stamped with; no content depends on it.
@@ -70,7 +73,8 @@ class SQLiteStore(SQLiteTraffic):
     # --- policies and attempts
 
     def put_policy(self, policy: Policy) -> None:
-        if self._database.row("SELECT 1 FROM policies WHERE digest = ?", short_id(policy.id)) is None:
+        row = self._database.row("SELECT content FROM policies WHERE digest = ?", short_id(policy.id))
+        if row is None or row[0] == FORGOTTEN:
             with self._database.writing() as connection:
                 _put_policy(connection, policy)
 
@@ -86,6 +90,8 @@ class SQLiteStore(SQLiteTraffic):
         if len(rows) != 1:
             found = "several policies" if rows else "no policy"
             raise StoreError(f"store {self.path} holds {found} {id!r}; give the full id of a stored policy")
+        if rows[0][1] == FORGOTTEN:
+            raise forgotten(rows[0][0].hex())
         policy = self._database.read(_policy, rows[0][1])
         if policy.id != rows[0][0].hex():
             raise StoreError(self._database.damage(f"policy {id!r} is not the one its id names"))
@@ -115,7 +121,7 @@ class SQLiteStore(SQLiteTraffic):
 
     def _attempt(self, policy: str, case: bytes | str, calls: bytes, content: bytes) -> Attempt:
         rest = self._database.read(_attempt, content)
-        return msgspec.structs.replace(rest, case=long_id(case), policy=policy, calls=_calls(calls) or rest.calls)
+        return msgspec.structs.replace(rest, case=long_id(case), policy=policy, calls=split_ids(calls) or rest.calls)
 
     def attempt_count(self) -> int:
         return int(self._database.rows("SELECT count(*) FROM attempts")[0][0])
@@ -172,10 +178,13 @@ class SQLiteStore(SQLiteTraffic):
         champion: tuple[str, Policy] | None = None,
         *,
         seq: int | None = None,
+        lease: Lease | None = None,
     ) -> LedgerEntry:
         text = canonical(content).decode()
         content = json.loads(text)  # as it will be read back: tuples are lists, 1.0 is 1
         with self._database.writing() as connection:
+            if lease is not None:
+                self._check_lease(lease)
             last = next(iter(self._ledger(key, "DESC LIMIT 1")), None)
             following, previous = (last.seq + 1, last.hash) if last else (0, GENESIS)
             if seq is not None and seq != following:
@@ -191,7 +200,7 @@ class SQLiteStore(SQLiteTraffic):
                 (key, following, kind, text, bytes.fromhex(previous), bytes.fromhex(entry.hash), self._clock()),
             )
             if champion:
-                self._install(*champion, "confirmed", entry.hash)
+                self._install(*champion, "confirmed" if kind == "closed" else kind, entry.hash)
         return entry
 
     # --- runs
@@ -294,7 +303,11 @@ def _put_policy(connection: sqlite3.Connection, policy: Policy) -> int:
     connection.execute(
         "INSERT OR IGNORE INTO policies (digest, content) VALUES (?, ?)", (short_id(policy.id), pack(canonical(policy)))
     )
-    (row,) = connection.execute("SELECT id FROM policies WHERE digest = ?", (short_id(policy.id),)).fetchone()
+    row, content = connection.execute(
+        "SELECT id, content FROM policies WHERE digest = ?", (short_id(policy.id),)
+    ).fetchone()
+    if content == FORGOTTEN:  # whoever still has its words must not bring them back
+        raise forgotten(policy.id)
     return int(row)
 
 
@@ -305,7 +318,3 @@ def _pack_attempt(attempt: Attempt) -> tuple[bytes, bytes]:
     kept = () if len(digests) == len(calls) else attempt.calls
     rest = msgspec.structs.replace(attempt, case="", policy="", calls=kept)
     return (b"" if kept else b"".join(digests)), pack(encode(rest))
-
-
-def _calls(packed: bytes) -> tuple[str, ...]:
-    return tuple(packed[i : i + 32].hex() for i in range(0, len(packed), 32))

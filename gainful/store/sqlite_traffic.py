@@ -26,11 +26,12 @@ _feedback = msgspec.json.Decoder(Feedback).decode
 _trial = msgspec.json.Decoder(Trial).decode
 _object = msgspec.json.Decoder(JsonObject).decode
 
-_EXCHANGES = (
-    "SELECT reply, at, tasks.name, policies.digest, exchanges.content FROM exchanges "
+_EXCHANGE = (
+    "reply, at, tasks.name, policies.digest, exchanges.content FROM exchanges "
     "JOIN tasks ON tasks.id = exchanges.task LEFT JOIN policies ON policies.id = exchanges.policy "
 )
-_OF_TASK = "WHERE task = (SELECT id FROM tasks WHERE name = ?) "
+_EXCHANGES = f"SELECT {_EXCHANGE}"
+OF_TASK = "WHERE task = (SELECT id FROM tasks WHERE name = ?) "
 _KEYS = "SELECT name, sha256, created_at, revoked, requests_per_minute, own_data FROM keys "
 
 
@@ -106,11 +107,11 @@ class SQLiteTraffic:
     def exchanges(self, task: str, *, limit: int = 100, before: int | None = None) -> list[Exchange]:
         limit = max(limit, 0)
         if before is None:
-            rows = self._database.rows(f"{_EXCHANGES} {_OF_TASK} ORDER BY exchanges.id DESC LIMIT ?", task, limit)
+            rows = self._database.rows(f"{_EXCHANGES} {OF_TASK} ORDER BY exchanges.id DESC LIMIT ?", task, limit)
         else:
             first = max(before - limit, 0)
             rows = self._database.rows(
-                f"{_EXCHANGES} {_OF_TASK} ORDER BY exchanges.id LIMIT ? OFFSET ?", task, max(before, 0) - first, first
+                f"{_EXCHANGES} {OF_TASK} ORDER BY exchanges.id LIMIT ? OFFSET ?", task, max(before, 0) - first, first
             )[::-1]
         return [self._exchange(*row) for row in rows]
 
@@ -122,7 +123,7 @@ class SQLiteTraffic:
     def exchange_count(self, task: str | None = None) -> int:
         if task is None:
             return int(self._database.row("SELECT count(*) FROM exchanges")[0])
-        return int(self._database.row(f"SELECT count(*) FROM exchanges {_OF_TASK}", task)[0])
+        return int(self._database.row(f"SELECT count(*) FROM exchanges {OF_TASK}", task)[0])
 
     def put_feedback(self, feedback: Feedback) -> None:
         if not 0.0 <= feedback.score <= 1.0:
@@ -131,8 +132,8 @@ class SQLiteTraffic:
         content = pack(encode(msgspec.structs.replace(feedback, reply="", at=0.0)))
         with self._database.faults():
             added = self._database.connection.execute(
-                "INSERT INTO feedback (exchange, at, content) "
-                "SELECT id, ?, ? FROM exchanges WHERE reply = ? ORDER BY id DESC LIMIT 1",
+                "INSERT INTO feedback (exchange, task, at, content) "
+                "SELECT id, task, ?, ? FROM exchanges WHERE reply = ? ORDER BY id DESC LIMIT 1",
                 (feedback.at, content, reply),
             ).rowcount
         if not added:
@@ -140,14 +141,40 @@ class SQLiteTraffic:
 
     def feedback(self, reply: str) -> list[Feedback]:
         rows = self._database.rows(
-            "SELECT feedback.at, feedback.content FROM feedback JOIN exchanges ON exchanges.id = feedback.exchange "
-            "WHERE reply = ? ORDER BY feedback.id",
+            "SELECT reply, feedback.at, feedback.content FROM feedback "
+            "JOIN exchanges ON exchanges.id = feedback.exchange WHERE reply = ? ORDER BY feedback.id",
             _storable(reply),
         )
-        return [
-            msgspec.structs.replace(self._database.read(_feedback, content), reply=_storable(reply), at=at)
-            for at, content in rows
-        ]
+        return [self._feedback(*row) for row in rows]
+
+    def _feedback(self, reply: str, at: float, content: bytes) -> Feedback:
+        return msgspec.structs.replace(self._database.read(_feedback, content), reply=reply, at=at)
+
+    # --- the same, from the oldest to the newest
+
+    def last_exchange_row(self) -> int:
+        return int(self._database.row("SELECT coalesce(max(id), 0) FROM exchanges")[0])
+
+    def exchanges_after(self, task: str, after: int, *, limit: int = 1000) -> list[tuple[int, Exchange]]:
+        rows = self._database.rows(
+            f"SELECT exchanges.id, {_EXCHANGE} {OF_TASK} AND exchanges.id > ? ORDER BY exchanges.id LIMIT ?",
+            task,
+            after,
+            max(limit, 0),
+        )
+        return [(row, self._exchange(*rest)) for row, *rest in rows]
+
+    def feedback_after(self, task: str, after: int, *, limit: int = 1000) -> list[tuple[int, Feedback]]:
+        rows = self._database.rows(
+            "SELECT feedback.id, reply, feedback.at, feedback.content FROM feedback "
+            "JOIN exchanges ON exchanges.id = feedback.exchange "
+            "WHERE feedback.task = (SELECT id FROM tasks WHERE name = ?) AND feedback.id > ? "
+            "ORDER BY feedback.id LIMIT ?",
+            task,
+            after,
+            max(limit, 0),
+        )
+        return [(row, self._feedback(*rest)) for row, *rest in rows]
 
     # --- corrections
 
@@ -162,7 +189,7 @@ class SQLiteTraffic:
 
     def trials(self, task: str, model: str, *, limit: int = 1000) -> list[Trial]:
         rows = self._database.rows(
-            f'SELECT method, "case", source, content FROM trials {_OF_TASK} AND model = ? ORDER BY id DESC LIMIT ?',
+            f'SELECT method, "case", source, content FROM trials {OF_TASK} AND model = ? ORDER BY id DESC LIMIT ?',
             task,
             model,
             max(limit, 0),
@@ -189,7 +216,7 @@ class SQLiteTraffic:
 
     def detector(self, task: str, model: str) -> JsonObject | None:
         row = self._database.row(
-            f"SELECT content FROM detectors {_OF_TASK} AND model = ? ORDER BY id DESC LIMIT 1", task, model
+            f"SELECT content FROM detectors {OF_TASK} AND model = ? ORDER BY id DESC LIMIT 1", task, model
         )
         return self._database.read(_object, row[0]) if row else None
 

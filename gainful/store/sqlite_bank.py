@@ -1,0 +1,272 @@
+"""The half of the SQLite store that learning from traffic uses: cases, repairs, probes, tallies and leases.
+
+Guarantees what ``Bank`` promises.  Reading what was served is in ``sqlite_traffic.py``, forgetting in ``forget.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from gainful.core import Case, StoreError, Value
+from gainful.store.bank import Banked, Forgotten, Lease, Probe, Repair, Side, Signal, Tally
+from gainful.store.compact import encode, long_id, pack, short_id
+from gainful.store.database import Database
+from gainful.store.forget import forget
+from gainful.store.sqlite_traffic import OF_TASK, enter_task
+
+
+class Latest(Value, frozen=True):
+    """How a case was last answered, as it lies in one column."""
+
+    signal: Signal = ""
+    score: float | None = None
+    group: str = ""
+    policy: str = ""
+    reply: str = ""
+    value: Any = None
+
+
+_case = msgspec.json.Decoder(Case).decode
+_latest = msgspec.json.Decoder(Latest).decode
+_repair = msgspec.json.Decoder(Repair).decode
+_probe = msgspec.json.Decoder(Probe).decode
+_any = msgspec.json.Decoder().decode
+
+_BANKED = 'SELECT digest, key, side, at, last_at, count, quarantine, opened, "case", target, latest FROM banked '
+_ENTER_CASE = (
+    'INSERT INTO banked (task, digest, key, side, at, last_at, count, quarantine, opened, "case", target, latest) '
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task, digest) DO UPDATE SET "
+    "count = count + excluded.count, last_at = excluded.last_at, latest = excluded.latest, "
+    "target = coalesce(excluded.target, target)"
+)
+
+_TALLIED = Tally.__struct_fields__[3:]  # behind hour, policy and arm
+_COLUMNS = ", ".join(f'"{name}"' for name in ("hour", "policy", "arm", *_TALLIED))
+_ADDED = ", ".join(
+    f'"{name}" = coalesce("{name}" + excluded."{name}", "{name}", excluded."{name}")' for name in _TALLIED
+)
+_ADD_TALLY = (
+    f"INSERT INTO tallies (task, {_COLUMNS}) VALUES (?, ?, ?, ?{', ?' * len(_TALLIED)}) "
+    f"ON CONFLICT (task, hour, policy, arm) DO UPDATE SET {_ADDED}"
+)
+
+
+class SQLiteBank:
+    """``Bank`` in the store's database; *_clock* says when a lease ends."""
+
+    _database: Database
+    _clock: Callable[[], float]
+
+    # --- taking in
+
+    def cursor(self, task: str, name: str) -> int:
+        row = self._database.row(f"SELECT upto FROM cursors {OF_TASK} AND name = ?", task, name)
+        return int(row[0]) if row else 0
+
+    def take_in(
+        self, task: str, name: str, upto: int, cases: Iterable[Banked] = (), tallies: Iterable[Tally] = ()
+    ) -> None:
+        packed = [_pack_banked(case) for case in cases]  # before the lock is taken: writers wait for nothing
+        counted = [_pack_tally(tally) for tally in tallies]
+        with self._database.writing() as connection:
+            if upto <= self.cursor(task, name):
+                return
+            row = enter_task(connection, task)
+            connection.execute("INSERT OR REPLACE INTO cursors (task, name, upto) VALUES (?, ?, ?)", (row, name, upto))
+            connection.executemany(_ENTER_CASE, ((row, *case) for case in packed))
+            connection.executemany(_ADD_TALLY, ((row, *tally) for tally in counted))
+
+    # --- cases
+
+    def banked(self, task: str, side: Side, *, limit: int = 1000, only_free: bool = True) -> list[Banked]:
+        limit = max(limit, 0)
+        found: list[tuple[Any, ...]] = []
+        for is_free in (1,) if only_free else (1, 0):  # each in the index's order
+            found += self._database.rows(
+                f"{_BANKED} {OF_TASK} AND side = ? AND is_free = ? ORDER BY last_at DESC, id DESC LIMIT ?",
+                task,
+                side,
+                is_free,
+                limit,
+            )
+        cases = [self._banked(*row) for row in found]
+        return sorted(cases, key=lambda case: -case.last_at)[:limit]
+
+    def count_banked(self, task: str, side: Side, *, only_free: bool = True) -> int:
+        free = "AND is_free = 1" if only_free else ""
+        (count,) = self._database.row(f"SELECT count(*) FROM banked {OF_TASK} AND side = ? {free}", task, side)
+        return int(count)
+
+    def open_banked(self, task: str, count: int, confirmation: str) -> list[Banked]:
+        if not confirmation:
+            raise StoreError("cases are opened for a confirmation without a name; give its registration")
+        with self._database.writing() as connection:
+            held = self._opened(task, confirmation)
+            if not held:
+                connection.execute(
+                    f"UPDATE banked SET opened = ? WHERE id IN (SELECT id FROM banked {OF_TASK} "
+                    "AND side = 'held-out' AND is_free = 1 ORDER BY digest LIMIT ?)",
+                    (confirmation, task, max(count, 0)),
+                )
+                held = self._opened(task, confirmation)
+                if len(held) < count:
+                    raise StoreError(
+                        f"task {task!r} has {len(held)} held-out cases that nobody has used, and a confirmation asks "
+                        f"for {count}; wait for more traffic"
+                    )
+            if len(held) != max(count, 0):
+                raise StoreError(
+                    f"confirmation {confirmation[:12]!r} of task {task!r} holds {len(held)} cases and asks for "
+                    f"{count}: it was given another number, or some were forgotten; start another confirmation"
+                )
+        return held
+
+    def _opened(self, task: str, confirmation: str) -> list[Banked]:
+        rows = self._database.rows(
+            f"{_BANKED} {OF_TASK} AND opened = ? AND opened <> '' ORDER BY digest", task, confirmation
+        )
+        return [self._banked(*row) for row in rows]
+
+    def _banked(self, id: bytes | str, *row: Any) -> Banked:
+        key, side, at, last_at, count, quarantine, opened, case, target, latest = row
+        answered = self._database.read(_latest, latest)
+        asked = self._database.read(_case, case)
+        if target is not None:
+            asked = msgspec.structs.replace(asked, target=self._database.read(_any, target))
+        return Banked(
+            id=long_id(id),
+            case=asked,
+            side=side,
+            at=at,
+            last_at=last_at,
+            key=key,
+            count=count,
+            quarantine=quarantine,
+            opened=opened,
+            **msgspec.structs.asdict(answered),
+        )
+
+    # --- repairs, probes, tallies
+
+    def put_repairs(self, task: str, repairs: Iterable[Repair]) -> None:
+        packed = [
+            (short_id(one.id), one.key, one.at, pack(encode(msgspec.structs.replace(one, id="", at=0.0, key=""))))
+            for one in repairs
+        ]
+        with self._database.writing() as connection:
+            row = enter_task(connection, task)
+            connection.executemany(
+                "INSERT OR REPLACE INTO repairs (task, digest, key, at, content) VALUES (?, ?, ?, ?, ?)",
+                ((row, *repair) for repair in packed),
+            )
+
+    def repairs(self, task: str, *, limit: int = 1000) -> list[Repair]:
+        rows = self._database.rows(
+            f"SELECT digest, key, at, content FROM repairs {OF_TASK} ORDER BY at DESC, id DESC LIMIT ?",
+            task,
+            max(limit, 0),
+        )
+        return [
+            msgspec.structs.replace(self._database.read(_repair, content), id=long_id(id), key=key, at=at)
+            for id, key, at, content in rows
+        ]
+
+    def put_probes(self, task: str, probes: Iterable[Probe]) -> None:
+        packed = [
+            (one.at, short_id(one.id), pack(encode(msgspec.structs.replace(one, id="", at=0.0)))) for one in probes
+        ]
+        with self._database.writing() as connection:
+            row = enter_task(connection, task)
+            connection.executemany(
+                "INSERT OR REPLACE INTO probes (task, at, digest, content) VALUES (?, ?, ?, ?)",
+                ((row, *probe) for probe in packed),
+            )
+
+    def probes(self, task: str, *, limit: int = 1000) -> list[Probe]:
+        rows = self._database.rows(
+            f"SELECT at, digest, content FROM probes {OF_TASK} ORDER BY at DESC, digest DESC LIMIT ?",
+            task,
+            max(limit, 0),
+        )
+        return [
+            msgspec.structs.replace(self._database.read(_probe, content), id=long_id(id), at=at)
+            for at, id, content in reversed(rows)
+        ]
+
+    def tallies(self, task: str, *, since_hour: int = 0) -> list[Tally]:
+        rows = self._database.rows(
+            f"SELECT {_COLUMNS} FROM tallies {OF_TASK} AND hour >= ? ORDER BY hour, policy, arm", task, since_hour
+        )
+        return [Tally(hour, long_id(policy), *rest) for hour, policy, *rest in rows]
+
+    # --- leases
+
+    def take_lease(self, name: str, holder: str, ttl_s: float) -> Lease | None:
+        with self._database.writing() as connection:
+            now = self._clock()
+            token = 1
+            row = self._database.row("SELECT holder, token, until FROM leases WHERE name = ?", name)
+            if row is not None:
+                held_by, token, until = row
+                if until > now and held_by != holder:
+                    return None
+                if until <= now:
+                    token += 1
+            lease = Lease(name, holder, token, now + ttl_s)
+            connection.execute("INSERT OR REPLACE INTO leases (name, holder, token, until) VALUES (?, ?, ?, ?)", lease)
+        return lease
+
+    def end_lease(self, lease: Lease) -> None:
+        with self._database.writing() as connection:
+            connection.execute(
+                "UPDATE leases SET until = 0 WHERE name = ? AND holder = ? AND token = ?",
+                (lease.name, lease.holder, lease.token),
+            )
+
+    def _check_lease(self, lease: Lease) -> None:
+        """Raise ``StoreError`` unless *lease* still is its holder's; inside the transaction that it must cover."""
+        row = self._database.row(
+            "SELECT until FROM leases WHERE name = ? AND holder = ? AND token = ?",
+            lease.name,
+            lease.holder,
+            lease.token,
+        )
+        if row is None or row[0] <= self._clock():
+            raise StoreError(
+                f"lease {lease.name!r} of {lease.holder!r} is over or another's by now; take it again and decide anew"
+            )
+
+    # --- forgetting
+
+    def forget_key(self, key: str, policies: Sequence[str] = ()) -> Forgotten:
+        return forget(self._database, key, policies)
+
+
+def _pack_banked(case: Banked) -> tuple[Any, ...]:
+    if case.score is not None and not 0.0 <= case.score <= 1.0:
+        raise StoreError(
+            f"case {case.id[:12]!r} has score {case.score!r}; give a number in [0, 1], or None for unknown"
+        )
+    latest = Latest(case.signal, case.score, case.group, case.policy, case.reply, case.value)
+    target = case.case.target
+    return (
+        short_id(case.id),
+        case.key,
+        case.side,
+        case.at,
+        case.last_at,
+        case.count,
+        case.quarantine,
+        case.opened,
+        pack(encode(msgspec.structs.replace(case.case, target=None))),
+        None if target is None else pack(encode(target)),
+        pack(encode(latest)),
+    )
+
+
+def _pack_tally(tally: Tally) -> tuple[Any, ...]:
+    hour, policy, *rest = msgspec.structs.astuple(tally)
+    return hour, short_id(policy), *rest
