@@ -12,6 +12,8 @@ from gainful.core import TaskError, Value
 class Improving(Value, frozen=True):
     """The ``[improve]`` table of a task file.
 
+    ``canaries`` are texts that no request has a reason to hold: nothing learns from one that does.
+
     A run starts once ``after_errors`` new errors of one group have come, or ``every_hours``; runs, probes and shadows
     together may make ``calls_per_day``.  A proven challenger first answers a share ``shadow`` of requests unheard (0:
     it does not), then callers, in the shares of ``ramp``; it may be worse than the champion by less than ``margin``, in
@@ -34,6 +36,7 @@ class Improving(Value, frozen=True):
     most_of_a_key: float = 0.2
     probes: int = 40
     probe_hours: float = 6.0
+    canaries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("shadow", "holdback"):
@@ -54,6 +57,8 @@ class Improving(Value, frozen=True):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < float("inf"):
                 raise TaskError(f"improve.{name} is {value!r}; it must be a number of hours above 0")
+        if not all(canary.strip() for canary in self.canaries):
+            raise TaskError("improve.canaries has an empty text, which every request holds; take it out")
         for name, pattern in self.critical.items():
             try:
                 re.compile(pattern)
