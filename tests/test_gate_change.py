@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from gainful.gate import evidence_of_harm
+from gainful.gate import Alarm, evidence_of_harm
 
 
 @pytest.mark.parametrize(("values", "margin"), [((-1.0, 1.0), 0.0), ((-0.2, 0.0), 0.1), ((-1.0, -0.5, 0.5, 1.0), 0.0)])
@@ -45,3 +45,47 @@ def test_a_long_bad_time_is_forgiven_by_good_values() -> None:
 def test_what_is_no_difference_is_refused() -> None:
     with pytest.raises(ValueError, match=r"pair 1: difference 1.5 is outside"):
         evidence_of_harm([0.0, 1.5])
+
+
+def test_an_alarm_fed_one_by_one_has_the_evidence_of_all_at_once_and_remembers_that_it_rang() -> None:
+    alarm = Alarm(margin=0.1, threshold=1000)
+    game = [0.5, -1.0, 0.0, -0.3] * 5 + [-1.0] * 30
+    for n, difference in enumerate(game, start=1):
+        alarm.see(difference)
+        assert alarm.evidence == evidence_of_harm(game[:n], 0.1)
+    assert alarm.rings
+
+    for _ in range(500):
+        alarm.see(1.0)
+
+    assert alarm.evidence < 1000
+    assert alarm.rings
+
+
+def test_quality_that_falls_below_a_reference_rings() -> None:
+    """Means of 100 alarms; at the margin exactly, where the promise is tightest, and 20 points below the reference."""
+    luck = random.Random(2)
+
+    def delay(quality: float) -> int:
+        alarm = Alarm(margin=0.02, threshold=100)
+        while not alarm.rings:
+            alarm.see((luck.random() < quality) - 0.8)
+        return alarm.n
+
+    assert sum(delay(0.78) for _ in range(100)) / 100 >= 100
+    assert sum(delay(0.6) for _ in range(100)) / 100 < 50
+
+
+def test_a_margin_or_threshold_that_means_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"margin -0.1 is outside"):
+        Alarm(-0.1, 1000)
+    with pytest.raises(ValueError, match=r"threshold 0.5 is outside"):
+        Alarm(0.0, 0.5)
+
+
+def test_no_stake_can_lose_more_than_it_holds() -> None:
+    alarm = Alarm(margin=0.9, threshold=1000)
+    for difference in (-1.0, 1.0, 1.0):
+        alarm.see(difference)
+
+        assert alarm.evidence > 0.0

@@ -85,9 +85,7 @@ class EProcess:
 
     def _look(self, seen: Sequence[float], logs: Sequence[float]) -> Look:
         boundary = float(1 / exact(self.level))
-        top = max(logs)
-        log_evidence = top + math.log(sum(math.exp(log - top) for log in logs) / len(logs))
-        evidence = math.exp(min(log_evidence, LARGEST_LOG))
+        evidence = mean_product(logs)
         decision: Decision
         if evidence >= boundary:
             decision, chance = "promote", 1.0
@@ -109,6 +107,16 @@ class EProcess:
             growth = stake * gain - stake**2 * (belief.variance + gain**2) / 2  # E[log(1 + stake (D - margin))], nearly
             chances.append(conditional_power(target - log, left, growth, stake**2 * belief.variance))
         return max(chances)
+
+
+def mean_product(logs: Sequence[float]) -> float:
+    """Return the mean of the products whose logarithms are *logs*, at most exp(690), so that it is finite always.
+
+    >>> round(mean_product([0.0, math.log(3.0)]), 9)
+    2.0
+    """
+    top = max(logs)
+    return math.exp(min(top + math.log(sum(math.exp(log - top) for log in logs) / len(logs)), LARGEST_LOG))
 
 
 def beta_binomial_e_value(wins: int, losses: int) -> Fraction:
