@@ -92,13 +92,13 @@ def test_ten_points_worse_is_found_in_260_requests_of_blocks_of_20_and_twenty_in
 
 @pytest.mark.slow
 def test_a_canary_worse_by_the_margin_exactly_is_rolled_back_in_5_percent_at_most() -> None:
-    """400 canaries of 1,500 blocks of 5; the interval's lower end would pass 5 % only if the true rate did."""
+    """200 canaries of 800 blocks of 5; the interval's lower end would pass 5 % only if the true rate did."""
     luck, rolled_back = random.Random(4), 0
-    for _ in range(400):
-        canary = fed([block(luck, 0.5, -0.02, 5) for _ in range(1500)])
+    for _ in range(200):
+        canary = fed([block(luck, 0.5, -0.02, 5) for _ in range(800)])
         rolled_back += canary.judge() == "roll back"
 
-    assert proportion_interval(rolled_back, 400, 0.001)[0] <= 0.05
+    assert proportion_interval(rolled_back, 200, 0.001)[0] <= 0.05
     assert rolled_back > 0  # else nothing was tried
 
 

@@ -28,7 +28,7 @@ class Improving(Value, frozen=True):
     calls_per_day: int | None = 20_000
     shadow: float = 0.25
     ramp: tuple[float, ...] = (0.01, 0.05, 0.2, 0.5)
-    margin: float = 0.05
+    margin: float = 0.02
     holdback: float = 0.03
     critical: dict[str, str] = msgspec.field(default_factory=dict)
     trust_feedback: bool = False
@@ -43,7 +43,7 @@ class Improving(Value, frozen=True):
             if not 0.0 <= getattr(self, name) <= 0.5:
                 raise TaskError(f"improve.{name} is {getattr(self, name)!r}; it must be a share from 0 to 0.5")
         if not 0.0 <= self.margin < 1.0:
-            raise TaskError(f"improve.margin is {self.margin!r}; it must be a score from 0 to below 1, such as 0.05")
+            raise TaskError(f"improve.margin is {self.margin!r}; it must be a score from 0 to below 1, such as 0.02")
         if not 0.0 < self.most_of_a_key <= 1.0:
             raise TaskError(f"improve.most_of_a_key is {self.most_of_a_key!r}; it must be a share above 0, up to 1")
         growing = list(self.ramp) == sorted(set(self.ramp))
