@@ -37,7 +37,7 @@ from gainful.loop.calibrate import Bench, Calibration, Plan, calibrate
 from gainful.models import connect
 from gainful.proxy.breaker import Breaker
 from gainful.proxy.chat import Chat, Models, Served
-from gainful.proxy.service import judging_of, read, task_limits
+from gainful.proxy.service import judging_of, new_lane, read, task_limits
 from gainful.proxy.spans import Spans
 from gainful.proxy.upstream import Guarded, Upstream
 from gainful.store import MemoModel, SQLiteStore, Store
@@ -291,12 +291,12 @@ async def measure(setting: Setting, model: MemoModel, store: Store, cases: int |
     judging = judging_of(task)
     await judging.start()
     try:
-        arms = Arms(bench, read(store, task, model.name, judging, task_limits(task)))
+        arms = Arms(bench, read(store, task, model.name, judging, task_limits(task), new_lane()).champion)
         plain = await run(bench, "plain", map(arms.plain, others))
         rows = [row(setting.name, "plain", plain, plain)]
         show(rows[0])
         await calibrated(Bench(task, task.baseline, model), store, cases)
-        arms = Arms(bench, read(store, task, model.name, judging, task_limits(task)))
+        arms = Arms(bench, read(store, task, model.name, judging, task_limits(task), new_lane()).champion)
         plans: list[tuple[str, Callable[[Case], Coroutine[Any, Any, Result]]]] = [("gated", arms.gated)]
         plans += [(f"always {method}", arms.always(method)) for method in METHODS]
         plans += [(f"vote-{samples}", arms.vote(samples)) for samples in VOTES]

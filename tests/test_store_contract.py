@@ -194,6 +194,7 @@ def test_a_ledger_is_a_chain_of_lines_that_anyone_can_recompute(reopen: Opener) 
     with reopen() as store:
         first = store.append_ledger("hold-out", "epoch", {"alpha": "0.05", "cases": (1, 2.0)})
         second = store.append_ledger("hold-out", "opened", {"rank": 1, "é": None})
+        assert store.ledger_head("hold-out") == second.hash
 
     with reopen() as store:
         assert store.ledger("hold-out") == [first, second]
@@ -210,6 +211,7 @@ def test_ledgers_of_different_hold_outs_do_not_mix(store: Store) -> None:
 
     assert store.ledger("two") == [other]
     assert store.ledger("three") == []
+    assert [store.ledger_head(key) for key in ("two", "three")] == [other.hash, ""]
 
 
 def test_a_promotion_is_one_line_and_one_pointer_move(store: Store) -> None:

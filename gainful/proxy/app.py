@@ -21,9 +21,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from gainful.answers.allowance import Allowance
 from gainful.core import ApiError, Busy, ModelError
 from gainful.proxy import stream as streams
+from gainful.proxy.books import Arrival
 from gainful.proxy.chat import Chat, Models
 from gainful.proxy.desk import Desk
-from gainful.proxy.replies import EVENTS, headers_of, refusal, refusal_body, reply
+from gainful.proxy.replies import EVENTS, headers_of, refusal, refusal_body, reply, status_of
 from gainful.proxy.upstream import Upstream
 from gainful.proxy.visit import Visit
 from gainful.proxy.wire import Bounds, limits_of, parse
@@ -104,20 +105,37 @@ class Front:
                 code="model_not_found",
                 param="model",
             )
-        allowance = Allowance(service.served.limits.tightened(limits_of(request.headers)))
+        arrival = Arrival(service, service.now.place(), ask, key.name if key else "", began_s)
+        try:
+            return await self._answered(request, arrival, key)
+        except (ApiError, Busy, ConnectionError):  # the caller's own doing, or nobody's: no fault of who was to answer
+            raise
+        except Exception as error:
+            self._failed(arrival, error)
+            raise
+
+    async def _answered(self, request: web.Request, arrival: Arrival, key: Key | None) -> web.StreamResponse:
+        service, served = arrival.service, arrival.placed.served
+        allowance = Allowance(served.limits.tightened(limits_of(request.headers)))
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(allowance.left_s):
                 await stack.enter_async_context(self.desk.admission.turn(key))
-            span = stack.enter_context(self.desk.spans.request(ask.model, request.headers))
+            span = stack.enter_context(self.desk.spans.request(arrival.ask.model, request.headers))
             upstream = Upstream(service.usual, span)
             stronger = service.stronger and Upstream(service.stronger, span)
-            chat = Chat(service.served, ask.body, Models(upstream, stronger), allowance, self.desk.may_correct)
-            visit = Visit(self.desk, service, chat, ask, key.name if key else "", began_s, span)
-            if ask.stream:
+            chat = Chat(served, arrival.ask.body, Models(upstream, stronger), allowance, self.desk.may_correct)
+            visit = Visit(self.desk, arrival, chat, span)
+            if arrival.ask.stream:
                 return await self._streamed(request, visit)
             await chat.finish()
             answered, name = await visit.keep()
             return reply(answered.body, headers_of(chat, answered, name))
+
+    def _failed(self, arrival: Arrival, error: Exception) -> None:
+        """Count and keep that a request ended in *error*, once the caller has been told."""
+        self.desk.metrics.seated(arrival.service.task.name, arrival.placed.arm, "error")
+        if arrival.placed.seat is not None:
+            asyncio.get_running_loop().call_soon(self.desk.keep_error, arrival, status_of(error))
 
     async def _streamed(self, request: web.Request, visit: Visit) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": EVENTS, "Cache-Control": "no-cache"})
@@ -131,6 +149,7 @@ class Front:
             except (ApiError, ModelError, TimeoutError) as error:
                 if not response.prepared:
                     raise
+                self._failed(visit.arrival, error)
                 told = streams.frame(msgspec.json.encode(refusal_body(error)))
                 await response.write(told + streams.DONE)
                 return response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from gainful.models import connect
 from gainful.models.openai import Price
 from gainful.models.patience import Patience
 from gainful.proxy.admission import Admission
+from gainful.proxy.books import Arrival
 from gainful.proxy.breaker import Breaker
 from gainful.proxy.keys import Keyring
 from gainful.proxy.metrics import Metrics
 from gainful.proxy.rates import Rates
 from gainful.proxy.recorder import Recorder
 from gainful.proxy.redact import Keeping
-from gainful.proxy.service import Service, Watch, judging_of, read, task_limits
+from gainful.proxy.service import Service, Watch, judging_of, new_lane, read, task_limits
 from gainful.proxy.settings import Settings
 from gainful.proxy.spans import Spans
 from gainful.proxy.upstream import Guarded
@@ -30,7 +32,11 @@ from gainful.store import Store, open_store
 from gainful.tasks import Task, load
 
 CORRECTIONS = "\ncorrections"  # its place among the rates of callers, none of whom has a line end in the name
+ERRORS = "\nerrors"
+ERRORS_PER_MINUTE = 1200  # that are kept of a server whose model is down: some evidence, and no flood of rows
 STATES = ("closed", "half-open", "open")  # of a breaker, from good to bad
+
+log = logging.getLogger("gainful.proxy")
 
 
 class Plan(NamedTuple):
@@ -65,6 +71,19 @@ class Desk:
         """Take one correction from what all requests together may spend on them."""
         most = self.settings.corrections_per_minute
         return most is None or (most > 0 and self.rates.wait_s(CORRECTIONS, most) == 0.0)
+
+    def keep_error(self, arrival: Arrival, status: int) -> None:
+        """Keep that a seated request got an error with this status; in a storm, of some of them."""
+        name = arrival.service.task.name
+        try:
+            is_kept = self.rates.wait_s(ERRORS, ERRORS_PER_MINUTE) == 0.0 and self.recorder.offer(
+                arrival.error_row(status, self.keeping[arrival.service.name])
+            )
+        except Exception as error:  # noqa: BLE001 - nobody waits for this any more, and its words may be the prompt's
+            log.error("an error was not kept", extra={"task": name, "kind": type(error).__name__})
+            is_kept = False
+        if not is_kept:
+            self.metrics.dropped(name, "error")
 
 
 async def open_desk(plan: Plan, stack: AsyncExitStack) -> Desk:
@@ -135,15 +154,16 @@ class _Opening:
         await judging.start()
         self._stack.push_async_callback(judging.close)
         usual = self._guarded(self._plan.model, settings.price)
-        served = read(store, task, usual.model.name, judging, settings.limits.tightened(task_limits(task)))
-        for policy in (PLAIN, served.policy):
+        limits = settings.limits.tightened(task_limits(task))
+        now = read(store, task, usual.model.name, judging, limits, new_lane())
+        for policy in (PLAIN, now.champion.policy):
             store.put_policy(policy)
         return Service(
             task=task,
             usual=usual,
             stronger=self._guarded(serving.escalate, None) if serving.escalate else None,
             stream=settings.stream or serving.stream,
-            served=served,
+            now=now,
         )
 
     def _guarded(self, spec: StreamingModel | str, price: Price | None) -> Guarded:

@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.values import ValueClass
 
 from gainful import core
-from gainful.core import Usage, VerdictWord
+from gainful.core import Arm, Usage, VerdictWord
 from gainful.tasks.serving import Method
 
 ADDED_S = (0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -78,6 +78,8 @@ class Metrics:
         self._tokens = counter("tokens", "Tokens spent", "task", "purpose", "kind")
         self._cost = counter("cost_usd", "Money spent, where prices are known", "task", "purpose")
         self._failed_open = counter("failed_open", "Replies that were not checked or not stored", "task", "reason")
+        self._seated = counter("seated", "Chat requests by who answers, and how it ended", "task", "arm", "outcome")
+        self._dropped = counter("dropped", "Rows of errors and shadows given up under load", "task", "what")
         self._shed = counter("shed", "Requests turned away", "reason")
         self._levels = {
             level: Gauge(
@@ -110,6 +112,14 @@ class Metrics:
     def refused(self, task: str, status: int) -> None:
         """Count a request that got an error; *task* is empty where no task was found for it."""
         _series(self._requests, task, str(status) if 100 <= status < 600 else "other").inc()
+
+    def seated(self, task: str, arm: Arm, outcome: Literal["answered", "error"]) -> None:
+        """Count what came of a request that *arm* was to answer."""
+        _series(self._seated, task, arm, outcome).inc()
+
+    def dropped(self, task: str, what: Literal["error", "shadow"]) -> None:
+        """Count what would have been kept or asked, had there been time for it."""
+        _series(self._dropped, task, what).inc()
 
     def shed(self, reason: Literal["full", "rate"]) -> None:
         """Count a request that was turned away at the door, ``Busy.reason``."""

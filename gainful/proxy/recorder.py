@@ -72,28 +72,38 @@ class Recorder:
 
         If not, the row may still be written later.  Whoever is cancelled while waiting leaves the row to be written.
         """
-        try:
-            encoded = encode_exchange(exchange)
-        except (TypeError, ValueError, RecursionError) as error:
-            return self._fail(f"exchange cannot be written as JSON, {type(error).__name__}")  # its words may be content
-        if self._closing.is_set():
-            return self._fail("the recorder is closed")
-        size = len(encoded.text)
-        if (
-            self._taken - self._settled >= MOST_WAITING_ROWS
-            or self._taken_bytes - self._settled_bytes + size > MOST_WAITING_BYTES
-        ):
-            return self._fail(self._fault or "too many exchanges wait for the store")
-        loop = asyncio.get_running_loop()
-        committed: asyncio.Future[bool] = loop.create_future()
-        self._taken += 1
-        self._taken_bytes += size
-        self._arriving.put(_Waiting(encoded, committed))
-        timer = loop.call_later(timeout_s, _settle, [committed], False)
+        committed = self._hand_over(exchange, MOST_WAITING_ROWS, MOST_WAITING_BYTES)
+        if isinstance(committed, str):
+            return self._fail(committed)
+        timer = asyncio.get_running_loop().call_later(timeout_s, _settle, [committed], False)
         try:
             return await committed or self._fail(self._fault or f"the store took longer than {timeout_s:g} s")
         finally:
             timer.cancel()
+
+    def offer(self, exchange: Exchange) -> bool:
+        """Have *exchange* written when there is time for it; say whether there is room.
+
+        Nobody waits for it: half of the room is left to those who do.
+        """
+        return not isinstance(self._hand_over(exchange, MOST_WAITING_ROWS // 2, MOST_WAITING_BYTES // 2), str)
+
+    def _hand_over(self, exchange: Exchange, most_rows: int, most_bytes: int) -> asyncio.Future[bool] | str:
+        """Give *exchange* to the writer, or say why not; the future says whether it was committed."""
+        try:
+            encoded = encode_exchange(exchange)
+        except (TypeError, ValueError, RecursionError) as error:
+            return f"exchange cannot be written as JSON, {type(error).__name__}"  # its words may be content
+        if self._closing.is_set():
+            return "the recorder is closed"
+        size = len(encoded.text)
+        if self._taken - self._settled >= most_rows or self._taken_bytes - self._settled_bytes + size > most_bytes:
+            return self._fault or "too many exchanges wait for the store"
+        committed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._taken += 1
+        self._taken_bytes += size
+        self._arriving.put(_Waiting(encoded, committed))
+        return committed
 
     def _fail(self, reason: str) -> bool:
         self.failed += 1

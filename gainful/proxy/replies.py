@@ -52,6 +52,11 @@ def refusal(error: BaseException) -> web.Response:
     return response
 
 
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status of what a caller is told of *error*."""
+    return _told(error)[0]
+
+
 def refusal_body(error: BaseException) -> JsonObject:
     """Return the same as an event in a stream that has begun."""
     return _told(error)[1]

@@ -1,7 +1,8 @@
-"""A task in service: which policy answers now, by which evidence, and how it comes to be another one.
+"""A task in service: which policies answer now, by which evidence, and how they come to be others.
 
-Guarantees: a request sees one champion and one set of evidence from its first step to its last, for both are replaced
-together, by one assignment; the store is read off the event loop, and a store that cannot be read leaves what is in
+Guarantees: a request sees one policy and one set of evidence from its first step to its last, for champion, challenger,
+former champion and seats are replaced together, by one assignment; a detector and a rule serve the policy whose drafts
+they are of, and no other; the store is read off the event loop, and a store that cannot be read leaves what is in
 service in service.
 """
 
@@ -9,38 +10,82 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import msgspec
 
 from gainful.answers.allowance import Limits
 from gainful.answers.detect import Detector
 from gainful.answers.rule import TRIALS, Rule
-from gainful.core import GainfulError, JsonObject, Policy
+from gainful.core import Arm, GainfulError, JsonObject, Policy, Seat, StoreError
 from gainful.proxy.chat import Served
 from gainful.proxy.judging import Judging
+from gainful.proxy.seating import Seating
 from gainful.proxy.upstream import Guarded
 from gainful.store import Store
 from gainful.tasks import Task
 from gainful.tasks.serving import Streaming
+from gainful.watch import service as watched
 
-LOOK_S = 1.0  # between two looks at the champion pointer: a roll-back is in service within about this
-EVIDENCE_LOOKS = 30  # looks at the champion for each look at detector and trials, which take a thousand times longer
+LOOK_S = 1.0  # between two looks at pointer and ledger: a roll-back is in service within about this
+EVIDENCE_LOOKS = 30  # looks at these two for each look at detector and trials, which take a thousand times longer
+LANE_BYTES = 8  # of chance: two lanes of one task must not have one name
 
 log = logging.getLogger("gainful.proxy")
 
 
+class Placed(NamedTuple):
+    """What answers one request: the arm's policy and evidence, its seat, and who answers unheard as well, if anybody.
+
+    ``seat`` is ``None`` where nothing is compared.
+    """
+
+    served: Served
+    seat: Seat | None = None
+    shadow: Served | None = None
+
+    @property
+    def arm(self) -> Arm:
+        """Who answers the caller."""
+        return self.seat.arm if self.seat else "champion"
+
+
+@dataclass(frozen=True)
+class InService:
+    """All that answers a task at one moment: the champion, the policies of the stages that are on, and the seats.
+
+    ``others`` are by the ids of their policies; ``head`` is that of the service's ledger, "" where it has no line.
+    """
+
+    head: str
+    champion: Served
+    others: Mapping[str, Served]
+    seating: Seating
+
+    def place(self) -> Placed:
+        """Seat the next request."""
+        policy, seat, shadow = self.seating.take()
+        return Placed(self.others.get(policy, self.champion), seat, None if shadow is None else self.others[shadow])
+
+    def is_like(self, other: InService) -> bool:
+        """Whether the same policies are in service, in the same state."""
+        both = (self.head, self.champion.policy.id, set(self.others))
+        return both == (other.head, other.champion.policy.id, set(other.others))
+
+
 @dataclass
 class Service:
-    """What one model name of ours stands for; ``served`` is swapped as a whole."""
+    """What one model name of ours stands for; ``now`` is swapped as a whole."""
 
     task: Task
     usual: Guarded
     stronger: Guarded | None
     stream: Streaming
-    served: Served
+    now: InService
 
     @property
     def name(self) -> str:
@@ -69,24 +114,55 @@ def task_limits(task: Task) -> Limits:
     )
 
 
-def read(store: Store, task: Task, model: str, judging: Judging, limits: Limits) -> Served:
-    """Return what the store says is in service: the champion, else the task's baseline; detector and open methods.
+def read(store: Store, task: Task, model: str, judging: Judging, limits: Limits, lane: str) -> InService:
+    """Return what the store says is in service: the champion, else the task's baseline, and the stages that are on.
 
-    A detector and trials of another policy's drafts say nothing of this one's, and do not count.
+    Requests are seated in *lane*, random text that nobody else has.
     """
+    head = store.ledger_head(watched.service_key(task.name))
+    state = _state(store, task)
     current = store.champion(task.name)
-    policy = task.baseline if current is None else store.policy(current)
-    methods = task.serving.methods
-    detector = _detector(store.detector(task.name, model), policy, task)
-    trials = [trial for trial in store.trials(task.name, model, limit=TRIALS) if trial.method in methods]
-    return Served(
-        task=task,
-        policy=policy,
-        judging=judging,
-        rule=Rule.of(trials, policy.id),
-        detector=detector,
-        limits=limits,
-    )
+    champion = task.baseline if current is None else store.policy(current)
+    trials = store.trials(task.name, model, limit=TRIALS)
+    trials = [trial for trial in trials if trial.method in task.serving.methods]
+    found = store.detector(task.name, model)
+
+    def served(policy: Policy) -> Served:
+        detector = _detector(found, policy, task)
+        rule = Rule.of(trials, policy.id)
+        return Served(task=task, policy=policy, judging=judging, rule=rule, detector=detector, limits=limits)
+
+    policies = {stage.policy: _readable(store, stage.policy, task) for stage in (state.canary, state.holdback) if stage}
+    others = {id: served(policy) for id, policy in policies.items() if policy is not None}
+    canary, holdback = (stage if stage and stage.policy in others else None for stage in (state.canary, state.holdback))
+    return InService(head, served(champion), others, Seating(champion.id, lane, canary, holdback))
+
+
+def new_lane() -> str:
+    """Return a lane that nobody can foresee."""
+    return os.urandom(LANE_BYTES).hex()
+
+
+def _state(store: Store, task: Task) -> watched.Service:
+    """Return the state of the service; without stages where its ledger says nothing that can be understood."""
+    try:
+        return watched.read_service(store, task.name)
+    except Exception as error:  # noqa: BLE001 - whatever the ledger holds, a newer version's line too, the champion answers
+        log.error("nothing is compared: the service's ledger cannot be read", extra=_of(task, error))
+        return watched.Service()
+
+
+def _readable(store: Store, id: str, task: Task) -> Policy | None:
+    """Return the policy of a stage, ``None`` where it cannot be read: the champion answers in its place."""
+    try:
+        return store.policy(id)
+    except StoreError as error:
+        log.error("nothing is compared: a policy of the service cannot be read", extra=_of(task, error))
+        return None
+
+
+def _of(task: Task, error: Exception) -> dict[str, str]:
+    return {"task": task.name, "reason": type(error).__name__}
 
 
 def _detector(content: JsonObject | None, policy: Policy, task: Task) -> Detector | None:
@@ -133,8 +209,8 @@ class Watch:
                 log.warning("the store cannot be read, the champion stays", extra={"reason": type(error).__name__})
                 continue
             if found is not None:
-                changed = found.policy.id != service.served.policy.id
-                service.served = found
+                changed = found.champion.policy.id != service.now.champion.policy.id
+                service.now = found
                 if changed:
                     log.info("another champion is in service", extra={"task": service.task.name})
 
@@ -145,14 +221,22 @@ class Watch:
             looks += 1
             await self.look(evidence=looks % EVIDENCE_LOOKS == 0)
 
-    def _read(self, service: Service, evidence: bool) -> Served | None:
+    def _read(self, service: Service, evidence: bool) -> InService | None:
         """In the thread: what is in service now, ``None`` where nothing needs to change."""
         if self._store is None:
             self._store = self._opened()
-        served = service.served
-        if not evidence and self._store.champion(service.task.name) in (served.policy.id, None):
+        now, task = service.now, service.task
+        if not evidence and self._is_still(now, task.name):
             return None
-        return read(self._store, service.task, service.usual.model.name, served.judging, served.limits)
+        champion = now.champion
+        lane = new_lane()
+        found = read(self._store, task, service.usual.model.name, champion.judging, champion.limits, lane)
+        return replace(found, seating=now.seating) if found.is_like(now) else found
+
+    def _is_still(self, now: InService, task: str) -> bool:
+        assert self._store is not None
+        is_same = self._store.champion(task) in (now.champion.policy.id, None)
+        return is_same and self._store.ledger_head(watched.service_key(task)) == now.head
 
     def _close(self) -> None:
         if self._store is not None:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from gainful.core import Exchange
 from gainful.proxy import stream as streams
+from gainful.proxy.books import Arrival, new_name
 from gainful.proxy.chat import Answered, Chat
 from gainful.proxy.desk import Desk
 from gainful.proxy.replies import headers_of
-from gainful.proxy.service import Service
 from gainful.proxy.spans import RequestSpan
-from gainful.proxy.wire import Ask
 
 log = logging.getLogger("gainful.proxy")
 
@@ -29,23 +26,21 @@ class Visit:
     """One chat request at the desk, from its draft to its row in the store."""
 
     desk: Desk
-    service: Service
+    arrival: Arrival
     chat: Chat
-    ask: Ask
-    key: str
-    began_s: float
     span: RequestSpan
     _kept: tuple[Answered, str] | None = None
 
     def frames(self) -> AsyncGenerator[bytes, None]:
         """Return the reply's frames in the mode that the task is served in; what cannot pass as it comes is held."""
-        mode = self.service.stream if self.chat.passes else "hold"
+        ask = self.arrival.ask
+        mode = self.arrival.service.stream if self.chat.passes else "hold"
         keep_alive_s = self.desk.settings.keep_alive_s
         if mode == "pass":
-            return streams.passed(self.chat, self.ask)
+            return streams.passed(self.chat, ask)
         if mode == "segment":
-            return streams.kept_alive(streams.segmented(self.chat, self.ask), keep_alive_s)
-        return streams.kept_alive(streams.held(self.chat, self.ask), keep_alive_s)
+            return streams.kept_alive(streams.segmented(self.chat, ask), keep_alive_s)
+        return streams.kept_alive(streams.held(self.chat, ask), keep_alive_s)
 
     async def early_headers(self) -> dict[str, str]:
         """Return the headers of a stream: all of them where the reply is whole before its first piece is sent."""
@@ -62,8 +57,10 @@ class Visit:
         if self._kept is not None:
             return self._kept
         answered = self.chat.answered()
-        name = str(answered.body.get("id") or f"gainful-{uuid.uuid4().hex}")
-        if not await self.desk.recorder.record(self._exchange(answered, name), self.desk.settings.commit_s):
+        name = str(answered.body.get("id") or new_name())
+        keeping = self.desk.keeping[self.arrival.service.name]
+        row = self.arrival.row(self.chat, answered, name, keeping, self.added_s)
+        if not await self.desk.recorder.record(row, self.desk.settings.commit_s):
             answered = answered._replace(verdict="failed-open", failure=answered.failure or "StoreError")
         self._tell(answered)
         self._kept = answered, name
@@ -72,38 +69,18 @@ class Visit:
     @property
     def added_s(self) -> float:
         """Seconds since the request came in which no model was asked."""
-        return time.perf_counter() - self.began_s - self.chat.models.busy_s
+        return time.perf_counter() - self.arrival.began_s - self.chat.models.busy_s
 
     def _tell(self, answered: Answered) -> None:
         """Tell log, figures and trace."""
-        task, metrics = self.service.task.name, self.desk.metrics
+        task, metrics = self.arrival.service.task.name, self.desk.metrics
         if answered.failure:
             log.warning("failed open", extra={"task": task, "kind": answered.failure})
         extra = self.chat.asking.allowance.extra
+        metrics.seated(task, self.arrival.placed.arm, "answered")
         metrics.answered(task, answered, self.added_s, self.chat.models.busy_s, extra)
         if self.chat.lost is not None:
             metrics.tried(task, *self.chat.lost)
         self.span.answered(
             self.chat.shaped.policy.id, answered.verdict, answered.usage, answered.p_wrong, answered.correction
-        )
-
-    def _exchange(self, answered: Answered, name: str) -> Exchange:
-        keeping = self.desk.keeping[self.service.name]
-        return Exchange(
-            id=name,
-            at=time.time(),
-            task=self.service.task.name,
-            policy=self.chat.shaped.policy.id,
-            model=self.service.usual.model.name,
-            verdict=answered.verdict,
-            key=self.key,
-            request=keeping.kept(self.ask.body),
-            reply=keeping.kept(answered.body),
-            value=keeping.kept_value(answered.answer.value),
-            draft=keeping.kept_value(answered.draft),
-            verdicts=keeping.kept_verdicts(answered.verdicts),
-            p_wrong=answered.p_wrong,
-            correction=answered.correction,
-            usage=answered.usage,
-            added_ms=1000 * self.added_s,
         )

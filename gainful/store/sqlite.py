@@ -170,6 +170,10 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
         )
         return [_ledger_entry(key, *row) for row in rows]
 
+    def ledger_head(self, key: str) -> str:
+        row = self._database.row("SELECT hash FROM ledger WHERE key = ? ORDER BY seq DESC LIMIT 1", key)
+        return row[0].hex() if row else ""
+
     def append_ledger(
         self,
         key: str,

@@ -150,6 +150,10 @@ class Store(Traffic, Bank, Protocol):
         """Return the ledger *key*, verified, from its first line; empty where there is none."""
         ...
 
+    def ledger_head(self, key: str) -> str:
+        """Return the hash of the last line of ledger *key*, "" where there is none; nothing is verified."""
+        ...
+
     def append_ledger(
         self,
         key: str,
