@@ -228,7 +228,7 @@ def test_the_latest_cases_of_a_side_come_first(store: Store) -> None:
 
 def test_cases_are_opened_in_the_order_of_their_ids_once_and_for_one_confirmation(store: Store) -> None:
     free = sorted(map(held_out, range(10)), key=lambda one: one.id)
-    store.take_in("task", "intake", 1, [*free, banked(20), held_out(21, quarantine="q")])
+    store.take_in("task", "intake", 1, [*map(held_out, range(10)), banked(20), held_out(21, quarantine="q")])
     store.take_in("other", "intake", 1, [held_out(30)])
 
     first = store.open_banked("task", 4, "first")

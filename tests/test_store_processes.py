@@ -5,15 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
+from children import children
 
 from gainful.core import Policy, StoreError
 from gainful.store import SQLiteStore
@@ -24,61 +19,6 @@ POLICY = Policy(instructions="Answer.")
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
-
-
-class Child:
-    """A second process that has opened the store at *path* as ``store`` and runs *code*."""
-
-    def __init__(self, path: Path, code: str) -> None:
-        setup = """
-            import sys
-            from gainful.core import Policy, StoreError
-            from gainful.store import SQLiteStore
-            print("ready", flush=True)
-            sys.stdin.readline()
-            store = SQLiteStore(sys.argv[1])
-        """
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(setup) + textwrap.dedent(code), str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    @property
-    def output(self) -> IO[str]:
-        assert self.process.stdout is not None
-        return self.process.stdout
-
-    def ready(self) -> None:
-        """Wait until everything is imported."""
-        assert self.output.readline() == "ready\n"
-
-    def go(self) -> None:
-        """Let it open the store and run; later calls are the lines it reads."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
-@contextmanager
-def children(path: Path, *codes: str) -> Iterator[list[Child]]:
-    """Processes that have all begun; whatever happens, none outlives the test."""
-    started = [Child(path, code) for code in codes]
-    try:
-        for child in started:
-            child.ready()
-        for child in started:
-            child.go()
-        yield started
-    finally:
-        for child in started:
-            child.kill()
-            child.process.communicate()
 
 
 def test_a_run_under_way_in_another_process_is_refused_until_that_process_is_killed(path: Path) -> None:

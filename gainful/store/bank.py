@@ -208,8 +208,15 @@ class Bank(Protocol):
     # --- forgetting
 
     def forget_key(self, key: str, policies: Sequence[str] = ()) -> Forgotten:
-        """Remove all that the caller *key* brought: exchanges, feedback, cases, repairs, probes, and what was answered.
+        """Remove all that the caller *key* brought, in one transaction, and leave no byte of it on the disk.
 
-        Of *policies* the contents are blanked out: their ids stay in ledgers and history, their words are gone.
+        Exchanges and feedback, cases, repairs and probes go, attempts on these cases with their remembered calls, and
+        what records of runs quote of them: whoever resumes such a run is told that it no longer repeats itself.
+        *policies*, and those that show a forgotten case, are blanked out: their ids stay in ledgers and history, their
+        words and attempts are gone, and ``policy`` raises ``StoreError`` for them.  Raises it, and forgets nothing,
+        where one of them is a task's champion, or where no such policy is stored.
+
+        No row number of what was removed comes again.  Nobody can write while the file is written anew.  Whoever works
+        with what is being forgotten, a run or a server, must have let go of it, or may store it again.
         """
         ...

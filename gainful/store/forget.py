@@ -1,6 +1,6 @@
 """Removing from a SQLite store all that one caller brought, and what was learned from it.
 
-Guarantees: all of it happens or nothing; where ``forget`` returns, no removed byte is left in the file or its log.
+Guarantees: all of it happens or nothing; once ``forget`` returns, no removed byte is left in the file or its log.
 The ledger, the history of champions and all ids stay, so that what was decided can still be read and checked.
 
 What remains: tallies and trials, which hold numbers and digests; the name of the key itself; words of the caller's that
@@ -24,6 +24,7 @@ from gainful.store.database import Database
 
 AT_ONCE = 10_000  # rows read by one statement: some 10 MB
 FORGOTTEN = b""  # in place of a policy's packed words; ``pack`` never makes it
+QUOTING = (b'"question"', b'"instructions"', b'"demos"')  # members by which a record quotes an example or a policy
 BLANK: JsonObject = {"instructions": "(forgotten)"}  # in place of a policy in a record: it must read as one
 
 
@@ -183,7 +184,10 @@ def _redact_records(database: Database, connection: sqlite3.Connection, words: _
     """Blank what records quote: examples of forgotten cases, and forgotten policies; the rest of a record stays."""
     changed = []
     for run, seq, content in connection.execute("SELECT run, seq, content FROM events"):
-        record = database.read(_record, content)
+        text = database.read(bytes, content)
+        if not any(name in text for name in QUOTING):
+            continue
+        record = _record(text)
         redacted = _redacted(record, words, blanked)
         if redacted != record:
             changed.append((pack(canonical(redacted)), run, seq))
