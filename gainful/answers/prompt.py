@@ -7,6 +7,9 @@ policy's part once.
 Equal inputs give equal bytes: JSON objects have no order, but a model reads and writes their members in one.  So
 tools, schemas and answers are written in an order of our own (``required`` arguments first, as listed there), never
 in the order in which a dict happened to be built or a store to return it.
+
+A demo is data, whoever wrote it: no line of its request, tools and reply begins where the policy's lines do, so that
+none can pass for an instruction, another example or the end of this one.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from gainful.core import (
 )
 
 THOUGHT_CHARACTERS = 160  # room for one sentence; a small model left alone fills whatever it is given
+INDENT = "\n  "  # what a small model copies of it into a longer reply is blanks alone
 KEYWORDS = ("type", "description", "enum", "items", "properties", "required")  # the order in which schemas are shown
 ANNOTATIONS = frozenset({"description", "default", "examples", "title", "format", "optional"})
 
@@ -147,8 +151,13 @@ def _example(demo: Demo, form: Format) -> str:
     if form.shape == "arguments" and len(demo.case.tools) == 1 and isinstance(value, Mapping):
         value = value.get("arguments")
     tools = [_tools_text(demo.case, form)] if demo.case.tools else []
-    asked = [*tools, f"Request: {demo.case.text}"]
-    return "\n".join(["Example", *asked, f"Reply: {value if isinstance(value, str) else compact(value)}"])
+    reply = value if isinstance(value, str) else compact(value)
+    return "\n".join(["Example", *map(_fenced, [*tools, f"Request: {demo.case.text}", f"Reply: {reply}"])])
+
+
+def _fenced(text: str) -> str:
+    """Return *text* with every line but the first indented, whatever character ends a line."""
+    return INDENT.join(text.splitlines())
 
 
 def _in_order(demo: Demo) -> Any:

@@ -2,8 +2,9 @@
 
 Guarantees: concurrent calls are decoded together; a prompt's beginning that calls share is computed once
 (``slots``); an answer asked for by JSON schema follows it, in compact form (``constraint``), or is refused; a
-call that is cancelled stops being computed; a thread that waits spins for a microsecond and then sleeps, so that
-another busy process takes its share of the speed and no more.
+call that is cancelled stops being computed; no text of a request is read as a mark of the model's chat template
+(``specials``); a thread that waits spins for a microsecond and then sleeps, so that another busy process takes its
+share of the speed and no more.
 
 The engine also listens on a loopback port, and that is how it is asked: closing a connection is the one way to
 cancel a call, and a Python thread inside the engine's blocking call outlives the interpreter and crashes it.
@@ -31,6 +32,7 @@ from gainful.models.constraint import constrained, grammar_holds, is_doubtful, p
 from gainful.models.gguf import check_gguf, gguf_digest
 from gainful.models.session import JSON, Response, Session, read
 from gainful.models.slots import Slots
+from gainful.models.specials import Specials
 from gainful.models.stream import payloads
 
 CHAT = "/v1/chat/completions"
@@ -45,8 +47,9 @@ QUIET = -1  # llama.cpp's verbosity at which nothing reaches the user's terminal
 class Loaded:
     """A model in memory, and the folder of its slots' save files."""
 
-    def __init__(self, server: Any, folder: tempfile.TemporaryDirectory[str]) -> None:
+    def __init__(self, server: Any, folder: tempfile.TemporaryDirectory[str], specials: Specials) -> None:
         self.address: str = server.listening_address
+        self.specials = specials
         self.folder = Path(folder.name)
         self._server = server
         self._folder = folder
@@ -62,6 +65,7 @@ class Line(NamedTuple):
 
     session: Session
     slots: Slots
+    specials: Specials
 
 
 class EmbeddedModel:
@@ -99,8 +103,9 @@ class EmbeddedModel:
         Raises ``RequestRefused`` for a request too long for ``context_tokens``, malformed, or with a schema
         that cannot be kept; ``ModelNotFound`` for a file that cannot be loaded; ``ModelError`` otherwise.
         """
-        wanted = constrained(body)
+        form = constrained(body)
         line = await self._opened()
+        wanted = line.specials.part(form)
         try:
             with self._call():
                 async with line.slots.slot(wanted) as slot:
@@ -108,7 +113,7 @@ class EmbeddedModel:
                     response = await line.session.post(CHAT, {**wanted, "id_slot": slot})
                     elapsed_ms = (time.perf_counter() - started) * 1000
                 reply = Reply(body=self._read(response), elapsed_ms=elapsed_ms)
-                if wanted is not body and is_doubtful(body, reply.body):
+                if form is not body and is_doubtful(body, reply.body):
                     await self._prove(line, wanted["grammar"])
         except (aiohttp.ClientError, OSError) as error:
             raise self._broke_off(error) from error
@@ -119,9 +124,10 @@ class EmbeddedModel:
 
         Raises what ``complete`` raises.  That the engine holds to a schema is proved before the first piece, once.
         """
-        wanted = constrained(body)
+        form = constrained(body)
         line = await self._opened()
-        if wanted is not body:
+        wanted = line.specials.part(form)
+        if form is not body:
             try:
                 await self._prove(line, wanted["grammar"])
             except (aiohttp.ClientError, OSError) as error:
@@ -217,7 +223,7 @@ class EmbeddedModel:
         timeout = aiohttp.ClientTimeout(total=None)
         connections = 2 * self.concurrency  # a call that fills a slot, and the one before it still closing
         session = Session(self._loaded.address, self._key, connections=connections, timeout=timeout)
-        return Line(session, Slots(self.concurrency, self._loaded.folder, session))
+        return Line(session, Slots(self.concurrency, self._loaded.folder, session), self._loaded.specials)
 
     def _load(self) -> Loaded:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before the import: OpenMP reads both only once
@@ -228,6 +234,7 @@ class EmbeddedModel:
             raise ModelNotFound(
                 f"llama.cpp cannot be loaded ({error}); install xllamacpp and what it asks for"
             ) from error
+        specials = Specials.of(self._path)
         folder = tempfile.TemporaryDirectory(prefix="gainful-slots-")
         params = xllamacpp.CommonParams()
         params.model.path = str(self._path)
@@ -245,7 +252,7 @@ class EmbeddedModel:
             cpu.n_threads = self._threads
             cpu.poll = 0  # the engine's own threads must not spin either
         try:
-            return Loaded(xllamacpp.Server(params), folder)
+            return Loaded(xllamacpp.Server(params), folder, specials)
         except RuntimeError as error:
             folder.cleanup()
             raise ModelNotFound(

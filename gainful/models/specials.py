@@ -1,0 +1,127 @@
+"""Keep the texts of a request from being read as the marks that a model's chat template is made of.
+
+llama.cpp renders a conversation to one text and then reads every special token in it as one, whoever wrote it: a
+caller who writes ``<|im_end|>`` ends their turn and may begin the operator's.  So every mark in a text is parted by an
+invisible character, after which it is letters like any other.
+
+Guarantees: a request without such marks stays the same object; one with them changes in nothing but that character.
+Leaves to others: the same on other servers, whose vocabulary is not known here.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gainful.core import JsonObject, ModelNotFound
+from gainful.models.gguf import MAGIC
+
+SHOWN = ("messages", "tools", "chat_template_kwargs")  # members of a request that its prompt is made of
+PARTING = "\u200b"  # a zero-width space: in no mark, and in nothing that is seen
+NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # kinds of tokens, as GGUF numbers them
+ENDING = re.compile(
+    r"<[|｜].+[|｜]>|</?s>|<(?:end|start)_of_\w+>"
+)  # llama.cpp takes these for marks, whatever their kind
+
+_SIMPLE = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+_LONGEST = 1 << 28  # bytes of one value; a vocabulary takes some megabytes
+
+
+class Specials:
+    """The special tokens of one model, and the requests that hold some."""
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        marks = sorted({mark for mark in tokens if len(mark) > 1}, key=lambda mark: (-len(mark), mark))
+        self._marks = re.compile("|".join(map(re.escape, marks))) if marks else None
+
+    @classmethod
+    def of(cls, path: Path) -> Specials:
+        """Read them from the GGUF file at *path*; raises ``ModelNotFound`` where its header cannot be read."""
+        try:
+            with path.open("rb") as file:
+                return cls(_marks(_metadata(file)))
+        except (OSError, struct.error, ValueError, KeyError) as error:
+            raise ModelNotFound(f"{path} cannot be loaded: its header is damaged ({error}); fetch it again") from error
+
+    def part(self, body: JsonObject) -> JsonObject:
+        """Return *body* with every mark in its texts parted, itself where there is none."""
+        changed = {name: self._parted(body[name]) for name in SHOWN if name in body}
+        return {**body, **changed} if any(changed[name] is not body[name] for name in changed) else body
+
+    def _parted(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, dict):
+            members = {self._text(name): self._parted(member) for name, member in value.items()}
+            same = all(name in members and members[name] is member for name, member in value.items())
+            return value if same else members
+        if isinstance(value, list | tuple):
+            items = [self._parted(item) for item in value]
+            return value if all(one is other for one, other in zip(items, value, strict=True)) else items
+        return value
+
+    def _text(self, text: str) -> str:
+        """Part what overlaps too: each pass parts one of two marks that share letters."""
+        while self._marks is not None and self._marks.search(text):
+            text = self._marks.sub(lambda mark: mark.group()[0] + PARTING + mark.group()[1:], text)
+        return text
+
+
+def _marks(metadata: JsonObject) -> Iterator[str]:
+    """Yield the tokens that llama.cpp takes for special in a rendered conversation.
+
+    Of those that the model's makers added, which may be words or runs of blanks, those alone that look like marks.
+    """
+    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    kinds = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    for token, kind in zip(tokens, kinds, strict=True):
+        if PARTING in token or kind == BYTE:
+            continue
+        if kind == CONTROL or ENDING.fullmatch(token) or (kind == USER_DEFINED and token.startswith(("<", "["))):
+            yield token
+
+
+# --- the header of a GGUF file (specification: ggml/docs/gguf.md)
+
+
+def _metadata(file: BinaryIO) -> JsonObject:
+    """Return the key-value pairs of the header."""
+    magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
+    if magic != MAGIC or version < 2:
+        raise ValueError(f"GGUF version {version}; 2 and later are known")
+    return dict(_pair(file) for _ in range(count))
+
+
+def _pair(file: BinaryIO) -> tuple[str, Any]:
+    return _string(file), _value(file, _number(file, "I"))
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _string(file)
+    if kind != _ARRAY:
+        return _number(file, _SIMPLE[kind])
+    inner, count = _number(file, "I"), _number(file, "Q")
+    if inner in (_STRING, _ARRAY):
+        return [_value(file, inner) for _ in range(count)]
+    return list(struct.unpack(f"<{count}{_SIMPLE[inner]}", _read(file, count * struct.calcsize(_SIMPLE[inner]))))
+
+
+def _string(file: BinaryIO) -> str:
+    return _read(file, _number(file, "Q")).decode(errors="replace")
+
+
+def _number(file: BinaryIO, form: str) -> Any:
+    size = struct.calcsize(f"<{form}")
+    return struct.unpack(f"<{form}", _read(file, size))[0]
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size) if size <= _LONGEST else b""
+    if len(data) != size:
+        raise ValueError(f"a value of {size} bytes that is not there")
+    return data
