@@ -7,6 +7,7 @@ that voids a guarantee says so in its line.  Leaves to others: when to move (``w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -55,8 +56,8 @@ class Stage(Value, frozen=True):
 class Service(Value, frozen=True):
     """The state of a task's service after so many ``lines``; ``registration`` is the confirmation of the canary's.
 
-    ``first_at`` is when the challenger was first staged.  ``champion`` is ``None`` until something was promoted or
-    forced through this ledger: then the store's pointer says who it is.
+    ``first_at`` is when the challenger was first staged.  ``champion`` is whom this ledger put into service last,
+    ``None`` until it did; the store's pointer says who is in service, for a run on its own may have moved it since.
     """
 
     lines: int = 0
@@ -104,6 +105,16 @@ def service_key(task: str) -> str:
     return f"service:{task}"
 
 
+def watch_lease(task: str) -> str:
+    """Return the name of the lease that the watcher of *task* holds."""
+    return f"watch {task}"
+
+
+def next_seed(task: str, state: Service) -> str:
+    """Return the seed of the stage that may follow *state*: fixed by the ledger, before any request of it came."""
+    return hashlib.sha256(f"{task} {state.head}".encode()).hexdigest()
+
+
 def read_service(store: Store, task: str) -> Service:
     """Return the state of *task*'s service; raises ``StoreError`` for a ledger that was changed."""
     return replay(store.ledger(service_key(task)))
@@ -120,8 +131,9 @@ def replay(entries: Sequence[LedgerEntry]) -> Service:
 class Helm:
     """Moves the service of one task; *lease* is the watcher's right to do so, ``None`` where a person does.
 
-    Every move returns the new state.  Raises ``StoreError`` where the move cannot be made in the present state, where
-    another process has moved meanwhile, or where the lease is lost; nothing has changed then.
+    Every move returns the new state, and takes the ids of stored policies or their beginnings.  Raises ``StoreError``
+    where the move cannot be made in the present state, where another process has moved meanwhile, or where the lease is
+    lost; nothing has changed then.
     """
 
     def __init__(self, store: Store, task: str, clock: Callable[[], float], lease: Lease | None = None) -> None:
@@ -146,20 +158,22 @@ class Helm:
         registration: str,
         evidence: JsonObject | None = None,
     ) -> Service:
-        """Begin the next stage of *challenger*, which *registration* has confirmed; *evidence* says why."""
-        state = self._unpinned()
-        if state.canary is not None and state.canary.policy != challenger:
+        """Begin the next stage of *challenger*, which *registration* has confirmed; *evidence* says why.
+
+        Raises ``StoreError`` while the task is paused or the champion pinned, while another challenger is on its way
+        in, and where the champion is no longer the one that this challenger was compared with.
+        """
+        state, policy, champion = self._free(), self._store.policy(challenger).id, self._champion()
+        if not registration:
+            raise self._refused(f"policy {policy[:12]} comes without a confirmation")
+        if policy == champion:
+            raise self._refused(f"policy {policy[:12]} is in service already")
+        if state.canary is not None and (state.canary.policy, state.registration) != (policy, registration):
             raise self._refused(f"policy {state.canary.policy[:12]} is on its way in; end that first")
-        stage = {
-            "mode": mode,
-            "policy": challenger,
-            "champion": self._champion(),
-            "share": share,
-            "seed": seed,
-            "at": self._clock(),
-            "row": self._last_row(),
-            "step": state.canary.step + 1 if state.canary else 0,
-        }
+        if state.canary is not None:
+            self._challenged(state)
+        step = state.canary.step + 1 if state.canary else 0
+        stage = self._stage(mode, policy, champion, share, seed) | {"step": step}
         return self._move(state, "staged", {"stage": stage, "registration": registration, "evidence": evidence or {}})
 
     def reject(self, reason: str, evidence: JsonObject | None = None) -> Service:
@@ -171,13 +185,14 @@ class Helm:
         return self._move(state, "rejected", {**content, "evidence": evidence or {}})
 
     def promote(self, seed: str, holdback: float, evidence: JsonObject | None = None) -> Service:
-        """Put the canary's challenger into service for all but the share *holdback*, which stays on the champion."""
-        state = self._unpinned()
-        if state.canary is None:
-            raise self._refused("no challenger is on its way in")
-        challenger, former = state.canary.policy, state.canary.champion
+        """Put the canary's challenger into service for all but the share *holdback*, which stays on the champion.
+
+        Raises ``StoreError`` where ``stage`` would.
+        """
+        state = self._free()
+        canary = self._challenged(state)
         content = {"registration": state.registration, "first_at": state.first_at, "evidence": evidence or {}}
-        return self._install(state, "promoted", challenger, former, content, seed=seed, holdback=holdback)
+        return self._install(state, "promoted", canary.policy, canary.champion, content, seed=seed, holdback=holdback)
 
     def alarm(self, about: str, evidence: JsonObject) -> Service:
         """Write down what was noticed; it changes nothing by itself."""
@@ -188,24 +203,38 @@ class Helm:
     def roll_back(self, reason: str, evidence: JsonObject | None = None, *, to: str | None = None) -> Service:
         """Put the former champion, or policy *to*, back into service; a canary under way ends with it.
 
-        Raises ``StoreError`` where there is none, and where the champion is pinned and a watcher asks.
+        Raises ``StoreError`` where there is none, where *to* never was in service, and, where a watcher asks, while the
+        champion is pinned or where a run of its own has replaced it: the evidence is about another one then.
         """
-        state = self.state
-        target, leaving = to or state.former, self._champion()
-        if target is None or target == leaving:
-            raise self._refused("there is no former champion to go back to")
-        if state.is_pinned and self.lease is not None:
+        state, leaving = self.state, self._champion()
+        if self.lease is not None and state.is_pinned:
             raise self._refused("the champion is pinned")
+        target = self._former(state, leaving) if to is None else self._once_in_service(to)
+        if target == leaving:
+            raise self._refused(f"policy {target[:12]} is in service already")
         content = {"reason": reason, "evidence": evidence or {}, "left": leaving}
         return self._install(state, "rolled-back", target, None, content | {"void": "" if self.lease else TAKEN_BACK})
 
     # --- a person's
 
-    def force(self, policy: str, seed: str = "", holdback: float = 0.0) -> Service:
-        """Put *policy* into service without a confirmation; the line says what that voids."""
-        state, former = self.state, self._champion()
-        content: JsonObject = {"registration": "", "first_at": None, "evidence": {}, "void": FORCED}
-        return self._install(state, "promoted", policy, former, content, seed=seed, holdback=holdback)
+    def force(
+        self,
+        policy: str,
+        seed: str = "",
+        holdback: float = 0.0,
+        *,
+        evidence: JsonObject | None = None,
+        void: str = FORCED,
+    ) -> Service:
+        """Put *policy* into service without a confirmation; the line says what that voids.
+
+        A canary under way ends with it.  Raises ``StoreError`` where it is in service already.
+        """
+        state, former, id = self.state, self._store.champion(self._task), self._store.policy(policy).id
+        if id == former:
+            raise self._refused(f"policy {id[:12]} is in service already")
+        content: JsonObject = {"registration": "", "first_at": None, "evidence": evidence or {}, "void": void}
+        return self._install(state, "promoted", id, former, content, seed=seed, holdback=holdback)
 
     def pause(self) -> Service:
         """Learn and ramp no further; what is in service is still watched, and taken back where it does harm."""
@@ -216,7 +245,7 @@ class Helm:
         return self._switch("resumed", is_on=not self.state.is_paused)
 
     def pin(self) -> Service:
-        """Keep the champion whatever is seen; no challenger comes in either."""
+        """Keep the champion whatever is seen; no challenger comes in either, and one under way stays where it is."""
         return self._switch("pinned", is_on=self.state.is_pinned, void=PINNED)
 
     def unpin(self) -> Service:
@@ -227,13 +256,24 @@ class Helm:
         """Write down that something was forgotten: how much, and which policies lost their words; never what."""
         return self._move(self.state, "forgotten", content)
 
-    # --- writing
+    # --- what a move needs
 
-    def _unpinned(self) -> Service:
+    def _free(self) -> Service:
+        """Return the state, in which a challenger may go on."""
         state = self.state
         if state.is_pinned:
             raise self._refused("the champion is pinned")
+        if state.is_paused:
+            raise self._refused("it is paused")
         return state
+
+    def _challenged(self, state: Service) -> Stage:
+        """Return the canary, which was compared with the champion of now."""
+        if state.canary is None:
+            raise self._refused("no challenger is on its way in")
+        if state.canary.champion != self._champion():
+            raise self._refused(f"policy {state.canary.policy[:12]} was compared with a champion that has gone")
+        return state.canary
 
     def _champion(self) -> str:
         champion = self._store.champion(self._task)
@@ -241,12 +281,34 @@ class Helm:
             raise self._refused("nothing is in service yet; serve the task, or improve it, first")
         return champion
 
-    def _last_row(self) -> int:
-        return self._store.last_exchange_row()
+    def _former(self, state: Service, leaving: str) -> str:
+        """Return who was in service before *leaving*: by this ledger, or for a person where a run replaced it since."""
+        former = state.former
+        if state.champion != leaving:
+            before = (one.policy for one in reversed(self._store.champion_history(self._task)))
+            former = next((one for one in before if one != leaving), None) if self.lease is None else None
+        if former is None:
+            raise self._refused("there is no former champion to go back to")
+        return former
+
+    def _once_in_service(self, policy: str) -> str:
+        id = self._store.policy(policy).id
+        if all(one.policy != id for one in self._store.champion_history(self._task)):
+            raise self._refused(f"policy {id[:12]} never was in service; promote it instead")
+        return id
+
+    # --- writing
 
     def _switch(self, kind: LedgerKind, *, is_on: bool, void: str = "") -> Service:
         state = self.state
-        return state if is_on else self._move(state, kind, {"at": self._clock(), "void": void})
+        return state if is_on else self._move(state, kind, {"void": void})
+
+    def _stage(self, mode: Mode, policy: str, champion: str, share: float, seed: str) -> JsonObject:
+        """Return a stage that begins now."""
+        if not 0.0 < share < 1.0 or not seed:
+            raise self._refused(f"a stage of share {share!r} and seed {seed!r} cannot be drawn")
+        stage = {"mode": mode, "policy": policy, "champion": champion, "share": share, "seed": seed}
+        return stage | {"at": self._clock(), "row": self._store.last_exchange_row()}
 
     def _install(
         self,
@@ -260,18 +322,17 @@ class Helm:
         holdback: float = 0.0,
     ) -> Service:
         """Write the line and move the pointer; with *holdback*, that share of requests goes on with *former*."""
-        stage: JsonObject | None = None
-        if former is not None and holdback > 0.0:
-            stage = {"mode": "holdback", "policy": former, "champion": champion, "share": holdback, "seed": seed}
-            stage |= {"at": self._clock(), "row": self._last_row()}
-        line = {**content, "champion": champion, "former": former, "holdback": stage, "at": self._clock()}
+        is_held = former is not None and holdback != 0.0
+        stage = self._stage("holdback", str(former), champion, holdback, seed) if is_held else None
+        line = {**content, "champion": champion, "former": former, "holdback": stage}
         return self._move(state, kind, line, champion=self._store.policy(champion))
 
     def _move(self, state: Service, kind: LedgerKind, content: JsonObject, champion: Policy | None = None) -> Service:
+        """Write a line, with the time in it, on the state that it was decided on."""
         entry = self._store.append_ledger(
             service_key(self._task),
             kind,
-            content,
+            {"at": self._clock(), **content},
             champion=(self._task, champion) if champion else None,
             seq=state.lines,
             lease=self.lease,
