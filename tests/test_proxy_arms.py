@@ -164,13 +164,16 @@ async def test_a_pause_leaves_the_stage_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_line_broken", [True, False])
 async def test_what_cannot_be_read_leaves_the_champion_alone(tmp_path: Path, is_line_broken: bool) -> None:
-    """A line that says nothing, and a stage whose policy is nowhere."""
+    """A line that says nothing, and a stage whose policy was forgotten."""
     with open_store(staged(tmp_path / "s")) as store:
         helm(store).reject("to begin another")
         if is_line_broken:
             store.append_ledger(service_key("talk"), "staged", {})
         else:
-            helm(store).stage(Policy(max_tokens=1).id, "canary", 0.5, SEEDS[1], "registration")
+            carrier = Policy(max_tokens=1)
+            store.put_policy(carrier)
+            helm(store).stage(carrier.id, "canary", 0.5, SEEDS[1], "registration")
+            store.forget_key("ann", [carrier.id])
     async with serving(unjudged(), ScriptedModel(echo), tmp_path / "s") as proxy:
         (reply,) = await asked(proxy, 1)
 
