@@ -45,7 +45,7 @@ class Shaped(Value, frozen=True):
 
 def shape(policy: Policy, body: JsonObject, kind: AnswerKind) -> Shaped:
     """Return the caller's *body* as *policy* asks it, or untouched where the policy does not fit it."""
-    case = Case(messages=tuple(body["messages"]), tools=_offered(body))
+    case = case_of(body)
     if policy == PLAIN or not _fits(policy, body, case, kind):
         return Shaped(case, PLAIN, body)
     ours = request(policy, case, kind)
@@ -53,6 +53,11 @@ def shape(policy: Policy, body: JsonObject, kind: AnswerKind) -> Shaped:
     if "max_completion_tokens" in theirs:
         ours.pop("max_tokens")
     return Shaped(case, policy, {**ours, **theirs})
+
+
+def case_of(body: JsonObject) -> Case:
+    """Return the case that a caller's *body* stands for: its turns, and the tools that may be called."""
+    return Case(messages=tuple(body["messages"]), tools=_offered(body))
 
 
 def _offered(body: JsonObject) -> tuple[JsonObject, ...]:

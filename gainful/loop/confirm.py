@@ -140,7 +140,7 @@ def _open(run: Run, challenger: Policy, plan: Plan) -> tuple[Registration, Ledge
             return registration, entries[last], lifetime.confirmations
     if not entries:
         epoch = {"alpha": repr(run.settings.alpha), "epoch": 1, "holdout": key, "size": run.task.holdout.size}
-        entries = [store.append_ledger(key, "epoch", epoch, seq=0)]
+        entries = [store.append_ledger(key, "epoch", epoch, seq=0, lease=run.lease)]
     registration, lifetime = _register(run, entries, challenger, plan)
     content = {
         "registration": registration.hash,
@@ -148,7 +148,8 @@ def _open(run: Run, challenger: Policy, plan: Plan) -> tuple[Registration, Ledge
         "base": registration.base,
         "level": registration.level,
     }
-    return registration, store.append_ledger(key, "opened", content, seq=len(entries)), lifetime.confirmations
+    line = store.append_ledger(key, "opened", content, seq=len(entries), lease=run.lease)
+    return registration, line, lifetime.confirmations
 
 
 def _register(
@@ -195,8 +196,9 @@ def _close(
             "decision": "promoted" if decided.promoted else "not promoted",
             "n": decided.n,
         }
-        moved = (run.task.name, challenger) if decided.promoted else None
-        entries.append(run.store.append_ledger(opened.key, "closed", content, champion=moved, seq=len(entries)))
+        moved = (run.task.name, challenger) if decided.promoted and run.installs else None
+        line = run.store.append_ledger(opened.key, "closed", content, champion=moved, seq=len(entries), lease=run.lease)
+        entries.append(line)
     return entries[: opened.seq + 2]
 
 

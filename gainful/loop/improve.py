@@ -7,10 +7,10 @@ was killed is run again and takes the same steps from the memo.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Sequence
 
-from gainful.core import Learner, Policy, Usage
+from gainful.core import CalibrationError, Learner, Policy, Usage
 from gainful.learners import LEARNERS
 from gainful.loop.board import Board
 from gainful.loop.calibrate import Bench, refresh_detector
@@ -19,6 +19,8 @@ from gainful.loop.events import Finished, Unconfirmed
 from gainful.loop.prospects import affordable, announce, too_dear, too_small
 from gainful.loop.run import Run
 from gainful.loop.search import Search
+
+log = logging.getLogger("gainful.loop")
 
 
 async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
@@ -46,11 +48,16 @@ async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
         confirm_usage=decided.usage if decided else Usage(),
     )
     run.journal.write(finished)
-    _refresh_detector(run, board, head if promoted else run.champion)
+    if run.installs:
+        _refresh_detector(run, board, head if promoted else run.champion)
     return finished
 
 
 def _refresh_detector(run: Run, board: Board, champion: Policy) -> None:
     """Fit P(wrong) of the champion's answers from its dev attempts, where their truth is known; no model is asked."""
-    with contextlib.suppress(Exception):  # the run is decided and written; what breaks here must not undo it
+    try:
         refresh_detector(run.store, Bench(run.task, champion, run.model), board.answered(champion), run.settings.seed)
+    except CalibrationError:
+        return  # no truth is known on dev, or scikit-learn is not there: nothing was promised
+    except Exception as error:  # noqa: BLE001 - the run is decided and written; what breaks here must not undo it
+        log.warning("the detector was not fitted again: %s", error)

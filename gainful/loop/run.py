@@ -10,7 +10,7 @@ from gainful.core import Attempt, Case, Check, Model, Policy, Value
 from gainful.engine.local import Engine
 from gainful.loop.attempts import kept_attempts
 from gainful.loop.journal import Journal
-from gainful.store import Store
+from gainful.store import Lease, Store
 from gainful.tasks.task import Task
 
 
@@ -44,7 +44,9 @@ class Settings(Value, frozen=True):
 class Run:
     """One run under way, from ``champion`` and from line ``ledger_start`` of its hold-out's ledger.
 
-    ``model`` remembers its calls; ``model_spec`` connects to it again.
+    ``model`` remembers its calls; ``model_spec`` connects to it again.  What is proven comes into service only where the
+    run ``installs``; where it does not, somebody else lets it in step by step.  *lease* is the right to write to the
+    ledger, where one is needed.
     """
 
     task: Task
@@ -57,6 +59,8 @@ class Run:
     settings: Settings
     receipts: Path
     signing_key: Path
+    installs: bool = True
+    lease: Lease | None = None
 
     @property
     def engine(self) -> Engine:

@@ -17,7 +17,8 @@ class Improving(Value, frozen=True):
     A run starts once ``after_errors`` new errors of one group have come, or ``every_hours``; runs, probes and shadows
     together may make ``calls_per_day``.  A proven challenger first answers a share ``shadow`` of requests unheard (0:
     it does not), then callers, in the shares of ``ramp``; it may be worse than the champion by less than ``margin``, in
-    [0, 1) of score.  ``holdback`` is the share that stays on the former champion.  ``critical`` names patterns:
+    [0, 1) of score; requests that take ``most_slower`` times the champion's usual time, or ``most_dearer`` times its
+    usual tokens, count against it.  ``holdback`` is the share that stays on the former champion.  ``critical`` names patterns:
     requests whose words match one are watched on their own.  ``trust_feedback``: what callers say counts as proof.
     ``apart``: nothing is learned for all from one key alone.  ``most_of_a_key`` is the share of the cases to learn from
     that may come from one key where there are several.  ``probes`` cases are asked again every ``probe_hours``.
@@ -29,6 +30,8 @@ class Improving(Value, frozen=True):
     shadow: float = 0.25
     ramp: tuple[float, ...] = (0.01, 0.05, 0.2, 0.5)
     margin: float = 0.02
+    most_slower: float = 3.0
+    most_dearer: float = 5.0
     holdback: float = 0.03
     critical: dict[str, str] = msgspec.field(default_factory=dict)
     trust_feedback: bool = False
@@ -53,6 +56,9 @@ class Improving(Value, frozen=True):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise TaskError(f"improve.{name} is {value!r}; it must be 0 or more")
+        for name in ("most_slower", "most_dearer"):
+            if not 1.0 <= getattr(self, name) < float("inf"):
+                raise TaskError(f"improve.{name} is {getattr(self, name)!r}; it must be a factor of 1 or more")
         for name in ("every_hours", "probe_hours"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < float("inf"):

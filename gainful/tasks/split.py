@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from gainful.core import Case, JsonObject, TaskError, Value, canonical, digest
 
 DEV_SHARE = 0.4  # the larger part goes to the hold-out: what can be certified depends on its size
+NEVER_SHARE = 0.1  # of the traffic that is not for learning: some for others to judge by, little enough to spare
 SALT = "gainful split"
 
 
@@ -45,8 +46,20 @@ class Split(Value, frozen=True):
         big-endian number, are below ``dev`` x 2**64.  Folded: every text in NFKC, case folded, blanks run together
         and stripped at the ends.
         """
-        heard = hashlib.sha256(self.salt.encode() + b"\n" + canonical(_folded(case.messages))).digest()
-        return int.from_bytes(heard[:8], "big") < self.dev * 2**64
+        return int.from_bytes(self._heard(case)[:8], "big") < self.dev * 2**64
+
+    def side(self, case: Case) -> Literal["dev", "held-out", "never"]:
+        """Say what a case from traffic is for: as ``is_dev``, and of those that are not, a share is for nobody.
+
+        Those are the ones whose next 8 bytes are below ``NEVER_SHARE`` x 2**64: they are kept for whoever wants to
+        judge us by cases that nothing of ours has touched.
+        """
+        if self.is_dev(case):
+            return "dev"
+        return "never" if int.from_bytes(self._heard(case)[8:16], "big") < NEVER_SHARE * 2**64 else "held-out"
+
+    def _heard(self, case: Case) -> bytes:
+        return hashlib.sha256(self.salt.encode() + b"\n" + canonical(_folded(case.messages))).digest()
 
 
 DEFAULT = Split()

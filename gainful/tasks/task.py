@@ -13,7 +13,7 @@ from gainful.core import AnswerKind, Case, Check, JsonObject, Policy, TaskError
 from gainful.tasks.holdout import Holdout
 from gainful.tasks.improving import Improving
 from gainful.tasks.serving import Serving
-from gainful.tasks.split import Divided
+from gainful.tasks.split import DEFAULT, Divided, Split
 
 NO_POLICY = Policy()
 AS_USUAL = Serving()
@@ -28,6 +28,7 @@ class Task:
     ``checks`` are those that learning may use on ``dev``; ``proof`` are those of the confirmation on ``holdout``.
     ``spec`` says where all of it came from, enough to load the task again: ``spec["load"]`` is what ``load`` takes.
     ``serving`` says how callers are served, ``improving`` how it gets better meanwhile; no gain depends on either.
+    ``split`` also divides the cases that traffic brings.
     Raises ``TaskError`` where there is no name, no dev case or no check to learn from.
     """
 
@@ -41,6 +42,7 @@ class Task:
     spec: JsonObject
     serving: Serving = AS_USUAL
     improving: Improving = BY_ITSELF
+    split: Split = DEFAULT
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -118,6 +120,7 @@ def make_task(
         checks=tuple(checks),
         proof=tuple(proof),
         baseline=baseline,
+        split=cases.how,
         spec={
             "name": name,
             **cases.spec,

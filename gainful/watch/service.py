@@ -128,6 +128,11 @@ def replay(entries: Sequence[LedgerEntry]) -> Service:
     return state
 
 
+def stages_of(entries: Sequence[LedgerEntry]) -> list[Stage]:
+    """Return every stage of every challenger in *entries*, the first one first."""
+    return [_stage(entry.content["stage"], entry) for entry in entries if entry.kind == "staged"]
+
+
 class Helm:
     """Moves the service of one task; *lease* is the watcher's right to do so, ``None`` where a person does.
 

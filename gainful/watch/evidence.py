@@ -1,0 +1,130 @@
+"""Live evidence: the exchanges of a stage put back into their blocks, and what each block says of the two policies.
+
+Guarantees: a block counts once, whole, as the seats were drawn; a score that nobody knows is no evidence, neither for
+nor against; what is compared next never depends on what it will say.  A guard is a score like quality is: 1 where a
+request was no error, not slow, not dear; so one test judges them all (``gate.canary``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from gainful.core import Case, Exchange
+from gainful.tasks.improving import Improving
+from gainful.watch.intake import known, stored_case
+from gainful.watch.service import Stage
+
+GRACE_BLOCKS = 2  # a block is closed when its lane is so many further on: replies of one lane overtake one another
+FIRST_USUAL = 20  # champion's requests before it is known what is slow or dear
+
+Scorer = Callable[[Exchange], float | None]
+"""Gives one request's score in [0, 1], ``None`` where it is unknown."""
+
+
+@dataclass
+class Usual:
+    """What is usual of the champion, as a running mean of its requests so far, so that nothing looks ahead."""
+
+    times: float
+    n: int = 0
+    mean: float = 0.0
+
+    def add(self, value: float) -> None:
+        """Enter one more of the champion's."""
+        self.n += 1
+        self.mean += (value - self.mean) / self.n
+
+    def score(self, value: float) -> float | None:
+        """Return 1 where *value* is at most ``times`` the usual, else 0; unknown while little is usual."""
+        return None if self.n < FIRST_USUAL else float(value <= self.times * self.mean)
+
+
+class Scores:
+    """How the requests of one comparison are scored, by name: quality, and the guards."""
+
+    def __init__(self, improving: Improving, quality: Scorer) -> None:
+        self._slow, self._dear = Usual(improving.most_slower), Usual(improving.most_dearer)
+        self._critical = {name: re.compile(pattern) for name, pattern in improving.critical.items()}
+        self._quality = quality
+
+    @property
+    def names(self) -> list[str]:
+        """What is scored."""
+        return ["quality", "errors", "latency", "cost", *(f"critical: {name}" for name in self._critical)]
+
+    def of(self, exchange: Exchange) -> dict[str, float | None]:
+        """Return the scores of one request, and let the champion's say what is usual."""
+        is_error = exchange.status >= 400
+        quality = None if is_error else self._quality(exchange)
+        elapsed_ms, tokens = exchange.usage.elapsed_ms, _tokens(exchange)
+        scores: dict[str, float | None] = {"quality": quality, "errors": float(not is_error)}
+        scores["latency"] = None if is_error else self._slow.score(elapsed_ms)
+        scores["cost"] = None if is_error else self._dear.score(tokens)
+        for name, pattern in self._critical.items():
+            scores[f"critical: {name}"] = quality if _speaks_of(pattern, stored_case(exchange)) else None
+        if not is_error and exchange.seat is not None and exchange.seat.arm == "champion":
+            self._slow.add(elapsed_ms)
+            self._dear.add(tokens)
+        return scores
+
+
+def quality(exchange: Exchange) -> float | None:
+    """Return what trusted checks said."""
+    return known(exchange).score
+
+
+def _tokens(exchange: Exchange) -> float:
+    return exchange.usage.prompt_tokens + exchange.usage.completion_tokens
+
+
+def _speaks_of(pattern: re.Pattern[str], case: Case | None) -> bool:
+    return case is not None and pattern.search(case.text) is not None
+
+
+Difference = Mapping[str, float]
+"""The other policy's score minus the champion's mean in the same block, in [-1, 1], by name, where both are known."""
+
+
+@dataclass
+class Blocks:
+    """The blocks of one stage, put together from exchanges in the order in which they were stored."""
+
+    stage: Stage
+    _open: dict[tuple[str, int], list[Exchange]] = field(default_factory=dict)
+    _newest: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, exchange: Exchange) -> Iterator[list[Exchange]]:
+        """Enter one exchange of this stage, and yield the blocks that it completes or leaves behind."""
+        seat = exchange.seat
+        if seat is None or self.stage.id not in (seat.canary, seat.holdback):
+            return
+        # In a shadow each request that was answered twice is a block of its own.
+        number = seat.number if self.stage.mode == "shadow" else seat.number // self.stage.block
+        place = seat.lane, number
+        block = self._open.setdefault(place, [])
+        block.append(exchange)
+        self._newest[seat.lane] = max(self._newest[seat.lane], number)
+        whole = 2 if self.stage.mode == "shadow" else self.stage.block
+        grace = self.stage.block * GRACE_BLOCKS if self.stage.mode == "shadow" else GRACE_BLOCKS
+        if len(block) == whole:
+            yield self._open.pop(place)
+        elif len(self._open) > whole * 4:
+            for old in [p for p in self._open if p[1] < self._newest[p[0]] - grace]:
+                yield self._open.pop(old)
+
+    def difference(self, block: list[Exchange], scored: Mapping[str, Mapping[str, float | None]]) -> Difference:
+        """Return what *block* says, by the scores of its exchanges' ids."""
+        other = {"shadow": "shadow", "canary": "challenger", "holdback": "former"}[self.stage.mode]
+        ours = [scored[e.id] for e in block if e.seat is not None and e.seat.arm == other]
+        theirs = [scored[e.id] for e in block if e.seat is not None and e.seat.arm == "champion"]
+        found = {}
+        for name in {name for scores in (*ours, *theirs) for name in scores}:
+            one = [score for scores in ours if (score := scores[name]) is not None]
+            all_others = [score for scores in theirs if (score := scores[name]) is not None]
+            if one and all_others:
+                found[name] = fmean(one) - fmean(all_others)
+        return found

@@ -1,0 +1,104 @@
+"""After a promotion, for ever: is the champion still no worse than the one before, and as good as when it came in?
+
+Guarantees: both alarms ring without cause no more often than once in ``RUN_LENGTH`` comparisons on average; a champion
+that is taken back was worse in the comparison, or bad by itself with the comparison against it.
+"""
+
+from __future__ import annotations
+
+from gainful.core import JsonObject
+from gainful.gate import Alarm
+from gainful.store import Store
+from gainful.tasks import Task
+from gainful.watch.evidence import Blocks, Scorer
+from gainful.watch.service import Stage
+
+RUN_LENGTH = 10_000  # comparisons between two false alarms, on average at least
+REFERENCE = 200  # first known scores, whose mean is what the champion's quality is held against afterwards
+LOOK_BACK = 200_000  # exchanges read again when a watcher starts: an alarm may begin anywhere
+BATCH = 500
+
+
+class HoldbackWatch:
+    """Reads what is served since the champion came in; *stage* is the hold-back, ``None`` where nothing is held back."""
+
+    def __init__(self, store: Store, task: Task, stage: Stage | None, since: int, quality: Scorer) -> None:
+        self._store = store
+        self._task = task
+        self._quality = quality
+        self._row = max(since, store.last_exchange_row() - LOOK_BACK)
+        self._blocks = None if stage is None else Blocks(stage)
+        self._scores: dict[str, dict[str, float | None]] = {}
+        margin = task.improving.margin
+        self.against_former = Alarm(margin, RUN_LENGTH)
+        self.by_itself = Alarm(margin, RUN_LENGTH)
+        self._sum, self.compared = 0.0, 0
+        self._reference_sum, self.known = 0.0, 0
+
+    @property
+    def gain(self) -> float | None:
+        """The champion's mean score minus the former one's, in comparisons so far; ``None`` where there is none."""
+        return self._sum / self.compared if self.compared else None
+
+    @property
+    def reference(self) -> float | None:
+        """What quality is held against, once enough is known."""
+        return self._reference_sum / REFERENCE if self.known >= REFERENCE else None
+
+    @property
+    def told(self) -> JsonObject:
+        """The evidence, for ledger and page."""
+        return {
+            "compared": self.compared,
+            "gain": self.gain,
+            "against former": self.against_former.evidence,
+            "known": self.known,
+            "reference": self.reference,
+            "by itself": self.by_itself.evidence,
+        }
+
+    def read(self) -> None:
+        """Take in what was served since the last time."""
+        while rows := self._store.exchanges_after(self._task.name, self._row, limit=BATCH):
+            for row, exchange in rows:
+                self._row = row
+                arm = "champion" if exchange.seat is None else exchange.seat.arm
+                score = None if exchange.status >= 400 else self._quality(exchange)
+                if arm == "champion" and score is not None:
+                    self._see_itself(score)
+                if self._blocks is not None and exchange.seat is not None:
+                    if exchange.seat.holdback != self._blocks.stage.id:
+                        continue
+                    self._scores[exchange.id] = {"quality": score}
+                    for block in self._blocks.add(exchange):
+                        found = self._blocks.difference(block, self._scores).get("quality")
+                        if found is not None:
+                            self._see_former(-found)
+                        for done in block:
+                            del self._scores[done.id]
+
+    def _see_itself(self, score: float) -> None:
+        self.known += 1
+        if self.known <= REFERENCE:
+            self._reference_sum += score
+        elif self.reference is not None:
+            self.by_itself.see(score - self.reference)
+
+    def _see_former(self, difference: float) -> None:
+        self.compared += 1
+        self._sum += difference
+        self.against_former.see(difference)
+
+    @property
+    def takes_back(self) -> str:
+        """Why the champion is to be taken back; empty where it is not."""
+        if self.against_former.rings:
+            return f"worse than the former champion, on {self.compared} comparisons in the hold-back"
+        if self.by_itself.rings and self.gain is not None and self.gain < 0.0:
+            return f"quality fell below {self.reference:.3f}, and the hold-back speaks for the former champion"
+        return ""
+
+    @property
+    def drifts(self) -> bool:
+        """Whether quality fell below what it was when the champion came in."""
+        return self.by_itself.rings

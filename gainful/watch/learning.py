@@ -1,0 +1,156 @@
+"""Runs on a task's own traffic: begin one, go on with one that was cut short, and say what it has proven.
+
+Guarantees: a run's cases are written down when it begins, so a run that was killed goes on with the same ones; what a
+run has proven is not put into service here; one that is over is never begun again.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from gainful.core import JsonObject, Learner, Model, StoreError, digest
+from gainful.learners import LEARNERS
+from gainful.loop.events import Finished, Opened
+from gainful.loop.improve import improve
+from gainful.loop.journal import Journal, read_events
+from gainful.loop.run import Run, Settings
+from gainful.store import Lease, Store
+from gainful.store import Run as StoredRun
+from gainful.tasks import Task
+from gainful.watch.selection import select
+from gainful.watch.service import service_key
+from gainful.watch.traffic_task import needs_targets, traffic_task
+from gainful.watch.triggers import LATEST, Reason, reason_to_try, watch_runs
+
+DEV_CASES = 120  # that a run learns from: what the last step of a race uses, twice over
+ROUNDS = 3
+FRESH_CASES = 400
+PAUSE_S = 600.0  # after a run that broke: the model or the disk may need a while
+RUN_DIGITS = 16
+
+
+class Proven(NamedTuple):
+    """A challenger that a run has confirmed, and the registration of the confirmation."""
+
+    challenger: str
+    registration: str
+
+
+class Place(Protocol):
+    """Where receipts and the signing key lie, and by which words the model is connected again."""
+
+    @property
+    def receipts(self) -> Path: ...
+
+    @property
+    def signing_key(self) -> Path: ...
+
+    @property
+    def model_spec(self) -> str: ...
+
+
+class Learning:
+    """The runs of one task's watcher."""
+
+    def __init__(
+        self, task: Task, store: Store, model: Model, place: Place, learners: Sequence[Learner] = LEARNERS
+    ) -> None:
+        self._task = task
+        self._store = store
+        self._model = model
+        self._place = place
+        self._learners = learners
+        self._reason: Reason | None = None
+        self._not_before = 0.0
+        self._now = 0.0
+
+    def postpone(self, now: float) -> None:
+        """Begin nothing for a while: the last run broke."""
+        self._not_before = now + PAUSE_S
+
+    def is_due(self, now: float, alarms: Sequence[str]) -> bool:
+        """Whether a run is to be begun, or gone on with."""
+        self._now = now
+        if now < self._not_before:
+            return False
+        runs = watch_runs(self._store, self._task.name)
+        if runs and not runs[-1].finished:
+            return True
+        self._reason = reason_to_try(self._store, self._task, now, alarms)
+        return self._reason is not None
+
+    async def run(self, lease: Lease) -> None:
+        """Go on with the last run, or begin one and see it through."""
+        runs = watch_runs(self._store, self._task.name)
+        stored = runs[-1] if runs and not runs[-1].finished else self._begin(len(runs))
+        await improve(self._opened(stored, lease), self._learners)
+
+    def unstaged(self) -> Proven | None:
+        """Return what the last run has proven, if it was not staged yet and its champion is still the champion."""
+        runs = watch_runs(self._store, self._task.name)
+        if not runs or not runs[-1].finished or runs[-1].spec["champion"] != self._store.champion(self._task.name):
+            return None
+        events = read_events(self._store, runs[-1].run)
+        finished = events[-1]
+        if not (isinstance(finished, Finished) and finished.promoted):
+            return None
+        opened = next(event for event in events if isinstance(event, Opened))
+        staged = self._store.ledger(service_key(self._task.name))
+        if any(line.content.get("registration") == opened.registration for line in staged):
+            return None
+        return Proven(opened.challenger, opened.registration)
+
+    def _begin(self, seed: int) -> StoredRun:
+        """Enter a new run: on which cases, from which champion and line of the ledger, and why."""
+        store, task = self._store, self._task
+        only_targets = needs_targets(task)
+        latest = store.banked(task.name, "dev", limit=LATEST, only_targets=only_targets)
+        chosen = select(latest, task.improving, DEV_CASES, seed)
+        on_traffic = traffic_task(task, store, chosen)
+        champion = store.champion(task.name)
+        reason = self._reason
+        if champion is None or reason is None:
+            raise StoreError(f"task {task.name!r}: no run is due; nothing was begun")
+        free = store.count_banked(task.name, "held-out", only_targets=only_targets)
+        settings = Settings(
+            seed=seed, rounds=ROUNDS, fresh_cases=min(free, FRESH_CASES), budget_calls=reason.budget_calls
+        )
+        spec: JsonObject = {
+            "task": on_traffic.spec,
+            "holdout": on_traffic.holdout.digest,
+            "model": self._model.identity,
+            "model_spec": self._place.model_spec,
+            "settings": msgspec.to_builtins(settings),
+            "learners": [learner.name for learner in self._learners],
+            "gainful": importlib.metadata.version("gainful"),
+            "champion": champion,
+            "ledger": len(store.ledger(on_traffic.holdout.digest)),
+            "watch": {"at": self._now, "why": reason.why, "cases": [banked.id for banked in chosen]},
+        }
+        name = digest(spec)[:RUN_DIGITS]
+        store.start_run(name, task.name, spec)
+        return store.find_run(name)
+
+    def _opened(self, stored: StoredRun, lease: Lease) -> Run:
+        """Return the run as it can be gone on with."""
+        store, spec = self._store, stored.spec
+        chosen = store.find_banked(self._task.name, spec["watch"]["cases"])
+        return Run(
+            task=traffic_task(self._task, store, chosen),
+            champion=store.policy(spec["champion"]),
+            ledger_start=spec["ledger"],
+            model=self._model,
+            model_spec=spec["model_spec"],
+            store=store,
+            journal=Journal(store, stored.run),
+            settings=msgspec.convert(spec["settings"], Settings),
+            receipts=self._place.receipts,
+            signing_key=self._place.signing_key,
+            installs=False,
+            lease=lease,
+        )

@@ -1,0 +1,268 @@
+"""The watcher of a task: takes traffic in, watches what is in service, tries to improve it, and moves it.
+
+Guarantees: one watcher at a time acts for a task, whatever happens to it: it holds a lease, and each of its lines is
+refused once another has taken the lease over.  Every round reads the state from the store, so a watcher that was killed
+goes on where it was.  Watching and taking back come first; what breaks in learning promotes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gainful.core import GainfulError, JsonObject, Model, StoreError
+from gainful.loop.session import data_folder
+from gainful.models import connect
+from gainful.store import Lease, MemoModel, Store, open_store
+from gainful.tasks import Task, load
+from gainful.watch.canary import CanaryWatch
+from gainful.watch.evidence import Scorer, quality
+from gainful.watch.holdback import HoldbackWatch
+from gainful.watch.intake import Intake
+from gainful.watch.learning import Learning
+from gainful.watch.probes import Probes
+from gainful.watch.screen import screen
+from gainful.watch.service import Helm, Mode, Service, Stage, service_key, stages_of
+
+ROUND_S = 2.0  # between two rounds: a bad champion is noticed within seconds
+LEASE_S = 60.0  # a watcher that has been silent for so long is dead
+EXCHANGES_A_ROUND = 10_000  # taken in at once: a long backlog must not keep the watcher from taking back
+
+log = logging.getLogger("gainful.watch")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a watcher works with.  ``model`` is asked for probes as it is; ``memo`` remembers what runs ask."""
+
+    store: Store
+    model: Model
+    memo: Model
+    model_spec: str
+    receipts: Path
+    signing_key: Path
+    holder: str
+    clock: Callable[[], float] = time.time
+
+
+class Watcher:
+    """Watches one task; ``round`` is to be called every few seconds."""
+
+    def __init__(self, task: Task, place: Workplace) -> None:
+        self.task = task
+        self._place = place
+        self._store = place.store
+        self._intake = Intake(self._store, task, screen)
+        self._learning = Learning(task, place.store, place.memo, place)
+        self._probes = Probes(self._store, task, place.model)
+        self._canary: tuple[str, CanaryWatch] | None = None
+        self._holdback: tuple[str, HoldbackWatch] | None = None
+        self._quality: Scorer = quality
+        self._run: asyncio.Task[None] | None = None
+        self._alarms: list[str] = []
+        self._served_since = 0
+
+    async def round(self) -> None:
+        """Look once, and do what is due.  Raises ``StoreError`` where the store cannot be used."""
+        lease = self._store.take_lease(f"watch {self.task.name}", self._place.holder, LEASE_S)
+        if lease is None:
+            await self._stop_run()
+            return
+        self._settle()
+        helm = Helm(self._store, self.task.name, self._place.clock, lease)
+        self._intake.take(EXCHANGES_A_ROUND)
+        state = helm.state
+        if state.canary is not None:
+            self._watch_canary(helm, state, state.canary)
+        self._watch_champion(helm)
+        await self._probe(helm)
+        state = helm.state
+        if not (state.is_paused or state.is_pinned) and state.canary is None:
+            self._learn(helm, lease)
+
+    async def close(self) -> None:
+        """Stop what is under way; the next watcher goes on with it."""
+        await self._stop_run()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run is under way."""
+        return self._run is not None
+
+    # --- what is in service
+
+    def _settle(self) -> None:
+        """Enter the task's baseline as its first champion: what is compared must have a name."""
+        if self._store.champion(self.task.name) is None:
+            self._store.set_champion(self.task.name, self.task.baseline, "baseline")
+
+    def _watch_canary(self, helm: Helm, state: Service, stage: Stage) -> None:
+        if stage.champion != self._store.champion(self.task.name):
+            helm.reject("the champion it was compared with is no longer in service")
+            return
+        watch = self._canary_watch(stage)
+        watch.read()
+        verdict, why = watch.verdict()
+        if verdict == "roll back":
+            helm.reject(why, watch.told)
+            log.warning("challenger taken back", extra={"task": self.task.name, "reason": why})
+        elif verdict == "go on" and not state.is_paused:
+            self._advance(helm, state, stage, watch.told)
+
+    def _canary_watch(self, stage: Stage) -> CanaryWatch:
+        """Return the reader of this challenger's evidence, which goes on from stage to stage."""
+        if self._canary is not None and self._canary[0] == stage.id:
+            return self._canary[1]
+        stages = [s for s in stages_of(self._store.ledger(service_key(self.task.name))) if s.policy == stage.policy]
+        last = stages[-(stage.step + 1) :]
+        watch = CanaryWatch(self._store, self.task, last, self._quality)
+        self._canary = stage.id, watch
+        return watch
+
+    def _advance(self, helm: Helm, state: Service, stage: Stage, evidence: JsonObject) -> None:
+        """Take the next stage: a larger share, or into service."""
+        shares = self.task.improving.ramp
+        following = (
+            0
+            if stage.mode == "shadow"
+            else next((place + 1 for place, share in enumerate(shares) if share == stage.share), len(shares))
+        )
+        if following < len(shares):
+            seed = self._seed(state)
+            helm.stage(stage.policy, "canary", shares[following], seed, state.registration, evidence)
+            log.info("challenger goes on", extra={"task": self.task.name, "share": shares[following]})
+        else:
+            helm.promote(self._seed(state), self.task.improving.holdback, evidence)
+            log.info("promoted", extra={"task": self.task.name, "policy": stage.policy})
+
+    def _watch_champion(self, helm: Helm) -> None:
+        """Take the champion back where it does harm, and notice where quality falls."""
+        state = helm.state
+        watch = self._holdback_watch(state)
+        watch.read()
+        if (why := watch.takes_back) and state.former is not None and not state.is_pinned:
+            helm.roll_back(why, watch.told)
+            log.warning("champion taken back", extra={"task": self.task.name, "reason": why})
+            self._alarms.append(why)
+        elif watch.drifts:
+            helm.alarm("quality", watch.told)
+            self._alarms.append("quality has fallen")
+            self._holdback = None  # watch again, by what is usual now
+            self._served_since = self._store.last_exchange_row()
+
+    def _holdback_watch(self, state: Service) -> HoldbackWatch:
+        stage = state.holdback
+        name = f"{self._store.champion(self.task.name)} {stage.id if stage else ''}"
+        if self._holdback is None or self._holdback[0] != name:
+            since = max(stage.row if stage else 0, self._served_since)
+            self._holdback = name, HoldbackWatch(self._store, self.task, stage, since, self._quality)
+        return self._holdback[1]
+
+    async def _probe(self, helm: Helm) -> None:
+        """Ask old cases again where it is time to, and say so where the model behind the name has changed."""
+        report = await self._probes.round(self._place.clock())
+        if report is not None and report.is_alarm:
+            helm.alarm("model", report.told)
+            self._alarms.append("another model answers behind the name")
+
+    # --- learning
+
+    def _learn(self, helm: Helm, lease: Lease) -> None:
+        """Begin a run where one is due, and stage what a finished one has proven."""
+        if self._run is not None and self._run.done():
+            error, self._run = self._run.exception(), None
+            if error is not None:
+                log.error("a run ended in an error", extra={"task": self.task.name, "reason": _said(error)})
+                self._learning.postpone(self._place.clock())
+        if self._run is not None:
+            return
+        proven = self._learning.unstaged()
+        if proven is not None:
+            self._begin(helm, proven.challenger, proven.registration)
+        elif self._learning.is_due(self._place.clock(), self._alarms):
+            self._alarms.clear()
+            self._run = asyncio.create_task(self._learning.run(lease))
+
+    def _begin(self, helm: Helm, challenger: str, registration: str) -> None:
+        """Let a proven challenger in, unheard at first."""
+        improving, state = self.task.improving, helm.state
+        mode: Mode = "shadow" if improving.shadow > 0.0 else "canary"
+        share = improving.shadow or improving.ramp[0]
+        helm.stage(challenger, mode, share, self._seed(state), registration)
+        log.info("challenger staged", extra={"task": self.task.name, "policy": challenger, "mode": mode})
+
+    async def _stop_run(self) -> None:
+        if self._run is not None:
+            self._run.cancel()
+            await asyncio.gather(self._run, return_exceptions=True)
+            self._run = None
+
+    def _seed(self, state: Service) -> str:
+        """Return the seed of the next stage: fixed by the ledger so far, before any request of it."""
+        return hashlib.sha256(f"{self.task.name} {state.head}".encode()).hexdigest()
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, GainfulError) else type(error).__name__
+
+
+# --- the process
+
+
+def watch(tasks: Sequence[str], model: str, store: Path, *, once: bool = False) -> None:
+    """Watch *tasks* until SIGTERM or SIGINT; with *once*, do what is due now and return.
+
+    Raises what loading and connecting raise.
+    """
+    asyncio.run(_watch([load(task) for task in tasks], model, Path(store).absolute(), once=once))
+
+
+async def _watch(tasks: Sequence[Task], model: str, path: Path, *, once: bool) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    connected = connect(model)
+    holder = f"{socket.gethostname()} {os.getpid()} {os.urandom(4).hex()}"
+    with open_store(path) as store:
+        place = Workplace(
+            store=store,
+            model=connected,
+            memo=MemoModel(connected, store),
+            model_spec=model,
+            receipts=path.parent / "receipts",
+            signing_key=data_folder() / "signing-key.pem",
+            holder=holder,
+        )
+        watchers = [Watcher(task, place) for task in tasks]
+        log.info("watching", extra={"tasks": [task.name for task in tasks]})
+        try:
+            await _rounds(watchers, stopped, once=once)
+        finally:
+            for watcher in watchers:
+                await watcher.close()
+            await connected.close()
+
+
+async def _rounds(watchers: Sequence[Watcher], stopped: asyncio.Event, *, once: bool) -> None:
+    while not stopped.is_set():
+        for watcher in watchers:
+            try:
+                await watcher.round()
+            except (
+                StoreError
+            ) as error:  # a full disk or a lost lease: nothing was moved, and the next round looks again
+                log.warning("a round was cut short", extra={"task": watcher.task.name, "reason": str(error)})
+        if once and not any(watcher.is_busy for watcher in watchers):
+            return
+        try:
+            await asyncio.wait_for(stopped.wait(), ROUND_S)
+        except TimeoutError:
+            continue
