@@ -60,4 +60,4 @@ def _refresh_detector(run: Run, board: Board, champion: Policy) -> None:
     except CalibrationError:
         return  # no truth is known on dev, or scikit-learn is not there: nothing was promised
     except Exception as error:  # noqa: BLE001 - the run is decided and written; what breaks here must not undo it
-        log.warning("the detector was not fitted again: %s", error)
+        log.warning("the detector was not fitted again: %s", type(error).__name__)

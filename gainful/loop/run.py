@@ -44,9 +44,9 @@ class Settings(Value, frozen=True):
 class Run:
     """One run under way, from ``champion`` and from line ``ledger_start`` of its hold-out's ledger.
 
-    ``model`` remembers its calls; ``model_spec`` connects to it again.  What is proven comes into service only where the
-    run ``installs``; where it does not, somebody else lets it in step by step.  *lease* is the right to write to the
-    ledger, where one is needed.
+    ``model`` remembers its calls; ``model_spec`` connects to it again.  What is proven comes into service only where
+    the run ``installs``; where it does not, somebody else lets it in step by step.  ``lease`` is the right to write to
+    the ledger, where one is needed.
     """
 
     task: Task

@@ -18,10 +18,11 @@ class Improving(Value, frozen=True):
     together may make ``calls_per_day``.  A proven challenger first answers a share ``shadow`` of requests unheard (0:
     it does not), then callers, in the shares of ``ramp``; it may be worse than the champion by less than ``margin``, in
     [0, 1) of score; requests that take ``most_slower`` times the champion's usual time, or ``most_dearer`` times its
-    usual tokens, count against it.  ``holdback`` is the share that stays on the former champion.  ``critical`` names patterns:
-    requests whose words match one are watched on their own.  ``trust_feedback``: what callers say counts as proof.
-    ``apart``: nothing is learned for all from one key alone.  ``most_of_a_key`` is the share of the cases to learn from
-    that may come from one key where there are several.  ``probes`` cases are asked again every ``probe_hours``.
+    usual tokens, count against it.  ``holdback`` is the share that stays on the former champion.  ``critical`` names
+    patterns: requests whose words match one are watched on their own.  ``trust_feedback``: what callers say counts as
+    proof.  ``apart``: nothing is learned for all from one key alone.  ``most_of_a_key`` is the share of the cases to
+    learn from that may come from one key where there are several.  ``probes`` cases are asked again every
+    ``probe_hours``.
     """
 
     after_errors: int = 20

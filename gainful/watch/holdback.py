@@ -20,7 +20,7 @@ BATCH = 500
 
 
 class HoldbackWatch:
-    """Reads what is served since the champion came in; *stage* is the hold-back, ``None`` where nothing is held back."""
+    """Reads what is served since the champion came in; *stage* is its hold-back, ``None`` where there is none."""
 
     def __init__(self, store: Store, task: Task, stage: Stage | None, since: int, quality: Scorer) -> None:
         self._store = store
