@@ -153,18 +153,25 @@ class Bank(Protocol):
         """
         ...
 
-    def banked(self, task: str, side: Side, *, limit: int = 1000, only_free: bool = True) -> list[Banked]:
+    def banked(
+        self, task: str, side: Side, *, limit: int = 1000, only_free: bool = True, only_targets: bool = False
+    ) -> list[Banked]:
         """Return the latest *limit* cases of a side, by ``last_at``, the newest first.
 
-        With *only_free* those alone that are neither quarantined nor opened.
+        With *only_free* those alone that are neither quarantined nor opened; with *only_targets* those alone of which
+        a caller told the right answer.
         """
         ...
 
-    def count_banked(self, task: str, side: Side, *, only_free: bool = True) -> int:
+    def find_banked(self, task: str, ids: Iterable[str]) -> list[Banked]:
+        """Return the cases with these ids, in their order; those that are not there any more are left out."""
+        ...
+
+    def count_banked(self, task: str, side: Side, *, only_free: bool = True, only_targets: bool = False) -> int:
         """Return how many there are."""
         ...
 
-    def open_banked(self, task: str, count: int, confirmation: str) -> list[Banked]:
+    def open_banked(self, task: str, count: int, confirmation: str, *, only_targets: bool = False) -> list[Banked]:
         """Return *count* free held-out cases for *confirmation*, which are used up by that, in the order of their ids.
 
         Their ids are digests, so the choice is as good as random, and nobody has looked.  Asked again, the same

@@ -43,6 +43,8 @@ _ENTER_CASE = (
     "target = coalesce(excluded.target, target)"
 )
 
+_TOLD = {False: "", True: "AND target IS NOT NULL"}  # of whom a caller told the right answer
+
 _TALLIED = Tally.__struct_fields__[3:]  # behind hour, policy and arm
 _COLUMNS = ", ".join(f'"{name}"' for name in ("hour", "policy", "arm", *_TALLIED))
 _ADDED = ", ".join(
@@ -81,12 +83,15 @@ class SQLiteBank:
 
     # --- cases
 
-    def banked(self, task: str, side: Side, *, limit: int = 1000, only_free: bool = True) -> list[Banked]:
+    def banked(
+        self, task: str, side: Side, *, limit: int = 1000, only_free: bool = True, only_targets: bool = False
+    ) -> list[Banked]:
         limit = max(limit, 0)
         found: list[tuple[Any, ...]] = []
         for is_free in (1,) if only_free else (1, 0):  # each in the index's order
             found += self._database.rows(
-                f"{_BANKED} {OF_TASK} AND side = ? AND is_free = ? ORDER BY last_at DESC, id DESC LIMIT ?",
+                f"{_BANKED} {OF_TASK} AND side = ? AND is_free = ? {_TOLD[only_targets]} "
+                "ORDER BY last_at DESC, id DESC LIMIT ?",
                 task,
                 side,
                 is_free,
@@ -95,12 +100,18 @@ class SQLiteBank:
         cases = [self._banked(*row) for row in found]
         return sorted(cases, key=lambda case: -case.last_at)[:limit]
 
-    def count_banked(self, task: str, side: Side, *, only_free: bool = True) -> int:
+    def find_banked(self, task: str, ids: Iterable[str]) -> list[Banked]:
+        found = (self._database.row(f"{_BANKED} {OF_TASK} AND digest = ?", task, short_id(id)) for id in ids)
+        return [self._banked(*row) for row in found if row is not None]
+
+    def count_banked(self, task: str, side: Side, *, only_free: bool = True, only_targets: bool = False) -> int:
         free = "AND is_free = 1" if only_free else ""
-        (count,) = self._database.row(f"SELECT count(*) FROM banked {OF_TASK} AND side = ? {free}", task, side)
+        (count,) = self._database.row(
+            f"SELECT count(*) FROM banked {OF_TASK} AND side = ? {free} {_TOLD[only_targets]}", task, side
+        )
         return int(count)
 
-    def open_banked(self, task: str, count: int, confirmation: str) -> list[Banked]:
+    def open_banked(self, task: str, count: int, confirmation: str, *, only_targets: bool = False) -> list[Banked]:
         if not confirmation:
             raise StoreError("cases are opened for a confirmation without a name; give its registration")
         with self._database.writing() as connection:
@@ -108,7 +119,7 @@ class SQLiteBank:
             if not held:
                 connection.execute(
                     f"UPDATE banked SET opened = ? WHERE id IN (SELECT id FROM banked {OF_TASK} "
-                    "AND side = 'held-out' AND is_free = 1 ORDER BY digest LIMIT ?)",
+                    f"AND side = 'held-out' AND is_free = 1 {_TOLD[only_targets]} ORDER BY digest LIMIT ?)",
                     (confirmation, task, max(count, 0)),
                 )
                 held = self._opened(task, confirmation)
