@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gainful.proxy.seating import Seating, unheard
+
 from gainful.answers.answer import Asking, answer, judge_by
 from gainful.answers.prompt import request
 from gainful.core import Case, Exchange, Model, Policy, Seat
-from gainful.proxy.seating import Seating, unheard
 from gainful.store import Store
 from gainful.tasks import Task
 from gainful.watch.service import read_service

@@ -1,0 +1,19 @@
+"""The task of ``closed_loop.py``: tool calls of BFCL from a poor start, improving while it is served."""
+
+from dataclasses import replace
+
+from gainful.tasks import load
+from gainful.tasks.improving import Improving
+
+calls = replace(
+    load("bfcl:simple_python"),
+    name="calls",
+    improving=Improving(
+        after_errors=20,
+        calls_per_day=20_000,
+        shadow=0.25,
+        holdback=0.05,
+        probes=20,
+        probe_hours=0.05,  # three minutes: a day of production in an hour
+    ),
+)
