@@ -22,6 +22,7 @@ from gainful.loop.run import Run, Settings
 from gainful.store import Lease, Store
 from gainful.store import Run as StoredRun
 from gainful.tasks import Task
+from gainful.watch.repairs import ask_again, repaired
 from gainful.watch.selection import select
 from gainful.watch.service import service_key
 from gainful.watch.traffic_task import needs_targets, traffic_task
@@ -104,6 +105,16 @@ class Learning:
         if any(line.content.get("registration") == opened.registration for line in staged):
             return None
         return Proven(opened.challenger, opened.registration)
+
+    async def settle(self, champion: str, former: str) -> None:
+        """Enter what the new champion has repaired, on the dev cases of the run that found it, and ask all repairs."""
+        runs = watch_runs(self._store, self._task.name)
+        if runs:
+            chosen = self._store.find_banked(self._task.name, runs[-1].spec["watch"]["cases"])
+            cases = [banked.case for banked in chosen]
+            before, after = (self._store.attempts(self._task.name, policy) for policy in (former, champion))
+            self._store.put_repairs(self._task.name, repaired(before, after, cases, self._now))
+        await ask_again(self._store, self._task, self._model, self._store.policy(champion))
 
     def _begin(self, seed: int) -> StoredRun:
         """Enter a new run: on which cases, from which champion and line of the ledger, and why."""
