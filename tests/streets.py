@@ -10,30 +10,36 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gainful.proxy.seating import Seating, unheard
-
 from gainful.answers.answer import Asking, answer, judge_by
 from gainful.answers.prompt import request
 from gainful.core import Case, Exchange, Model, Policy, Seat
+from gainful.proxy.seating import Seating, unheard
 from gainful.store import Store
 from gainful.tasks import Task
 from gainful.watch.service import read_service
 
 
 @dataclass
+class Clock:
+    """The time of the street and of its store."""
+
+    now: float = 1.79e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
 class Street:
-    """Callers ask ``case(number)`` for number = 0, 1, ...; *clock* is theirs, a second a request."""
+    """Callers ask ``case(number)`` for number = 0, 1, ...; a second passes with each request."""
 
     store: Store
     task: Task
     model: Model
     case: Callable[[int], Case]
+    clock: Clock
     key: str = "web"
-    now: float = 1.79e9
     asked: int = 0
-
-    def clock(self) -> float:
-        return self.now
 
     def ask(self, requests: int) -> None:
         """Have so many requests answered and stored, under the state of service as it is now."""
@@ -45,7 +51,7 @@ class Street:
         seating = Seating(champion, f"lane {self.asked}", state.canary, state.holdback)
         exchanges = []
         for _ in range(requests):
-            self.now += 1.0
+            self.clock.now += 1.0
             case = self.case(self.asked)
             self.asked += 1
             seated = seating.take()
@@ -62,7 +68,7 @@ class Street:
         suffix = "-shadow" if seat is not None and seat.arm == "shadow" else ""
         return Exchange(
             id=f"reply-{self.asked}{suffix}",
-            at=self.now,
+            at=self.clock.now,
             task=self.task.name,
             policy=policy,
             model=self.model.name,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from streets import Street
-from worlds import case, needs_a_schema, scripted, sums
+from msgspec import structs
+from streets import Clock, Street
+from worlds import case, scripted, sums
 
+from gainful.checks import Grounding
 from gainful.core import Format, JsonObject, Policy
-from gainful.models import ScriptedModel
 from gainful.store import MemoModel, SQLiteStore
-from gainful.tasks import Task
 from gainful.watch.service import Helm, Service, read_service, service_key
 from gainful.watch.watcher import Watcher, Workplace
 
@@ -21,9 +22,19 @@ REQUESTS = 400
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SQLiteStore]:
-    with SQLiteStore(tmp_path / "gainful.db") as store:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[SQLiteStore]:
+    with SQLiteStore(tmp_path / "gainful.db", clock=clock) as store:
         yield store
+
+
+@pytest.fixture
+def street(store: SQLiteStore, clock: Clock) -> Street:
+    return Street(store, sums(), scripted(), case, clock)
 
 
 def workplace(store: SQLiteStore, street: Street, holder: str = "one") -> Workplace:
@@ -38,10 +49,6 @@ def workplace(store: SQLiteStore, street: Street, holder: str = "one") -> Workpl
         holder=holder,
         clock=street.clock,
     )
-
-
-def street_of(store: SQLiteStore, task: Task | None = None, model: ScriptedModel | None = None) -> Street:
-    return Street(store, task or sums(), model or scripted(), case)
 
 
 async def rounds(watcher: Watcher, most: int = 200) -> None:
@@ -64,8 +71,7 @@ def look(watcher: Watcher) -> Service:
 
 
 @pytest.mark.slow
-def test_traffic_alone_brings_a_proven_improvement_into_service(store: SQLiteStore) -> None:
-    street = street_of(store)
+def test_traffic_alone_brings_a_proven_improvement_into_service(store: SQLiteStore, street: Street) -> None:
     watcher = Watcher(street.task, workplace(store, street))
     street.ask(REQUESTS)
 
@@ -96,8 +102,7 @@ def installed(store: SQLiteStore, street: Street, policy: Policy) -> Helm:
     return Helm(store, "sums", street.clock)
 
 
-def test_a_challenger_that_is_worse_is_stopped_in_its_shadow(store: SQLiteStore) -> None:
-    street = street_of(store)
+def test_a_challenger_that_is_worse_is_stopped_in_its_shadow(store: SQLiteStore, street: Street) -> None:
     helm = installed(store, street, BETTER)
     store.put_policy(WORSE)
     helm.stage(WORSE.id, "shadow", 0.5, "5eed", "r" * 64)
@@ -112,8 +117,7 @@ def test_a_challenger_that_is_worse_is_stopped_in_its_shadow(store: SQLiteStore)
     assert store.champion("sums") == BETTER.id
 
 
-def test_a_bad_champion_that_was_forced_in_is_taken_back_by_the_hold_back(store: SQLiteStore) -> None:
-    street = street_of(store)
+def test_a_bad_champion_that_was_forced_in_is_taken_back_by_the_hold_back(store: SQLiteStore, street: Street) -> None:
     helm = installed(store, street, BETTER)
     store.put_policy(WORSE)
     helm.force(WORSE.id, "5eed", 0.1)
@@ -129,10 +133,9 @@ def test_a_bad_champion_that_was_forced_in_is_taken_back_by_the_hold_back(store:
     assert street.asked < 600
 
 
-def test_no_known_score_means_hold(store: SQLiteStore) -> None:
-    blind = sums()
-    blind = type(blind)(**{**blind.__dict__, "checks": blind.checks[1:]})  # grounding alone: nothing trusted
-    street = street_of(store, blind)
+def test_no_known_score_means_hold(store: SQLiteStore, clock: Clock) -> None:
+    blind = replace(sums(), checks=(Grounding(),))  # which nobody trusts
+    street = Street(store, blind, scripted(), case, clock)
     helm = installed(store, street, BETTER)
     store.put_policy(WORSE)
     helm.stage(WORSE.id, "canary", 0.5, "5eed", "r" * 64)
@@ -144,8 +147,7 @@ def test_no_known_score_means_hold(store: SQLiteStore) -> None:
     assert kinds(store) == ["staged"]
 
 
-def test_of_two_watchers_one_acts_and_the_other_takes_over_when_it_is_silent(store: SQLiteStore) -> None:
-    street = street_of(store)
+def test_of_two_watchers_one_acts_until_it_is_silent(store: SQLiteStore, street: Street) -> None:
     helm = installed(store, street, BETTER)
     store.put_policy(WORSE)
     first = Watcher(street.task, workplace(store, street, "one"))
@@ -153,45 +155,45 @@ def test_of_two_watchers_one_acts_and_the_other_takes_over_when_it_is_silent(sto
     look(first)
     helm.stage(WORSE.id, "shadow", 0.5, "5eed", "r" * 64)
     street.ask(50)
-    street.now -= 45  # still inside the first one's lease
 
     assert look(second).canary is not None
-    street.now += 3600.0
+    street.clock.now += 3600.0
 
     assert look(second).canary is None
 
 
-def test_a_paused_task_learns_nothing_and_is_still_protected(store: SQLiteStore) -> None:
-    street = street_of(store)
+def test_a_paused_task_learns_nothing_and_is_still_protected(store: SQLiteStore, street: Street) -> None:
     helm = installed(store, street, BETTER)
     helm.pause()
     store.put_policy(WORSE)
-    street.ask(REQUESTS)
+    street.ask(60)
     watcher = Watcher(street.task, workplace(store, street))
 
     look(watcher)
     assert store.runs() == []
     helm.force(WORSE.id, "5eed", 0.2)
     for _ in range(12):
-        street.ask(50)
+        street.ask(20)
         look(watcher)
 
     assert store.champion("sums") == BETTER.id
 
 
-def test_a_watcher_that_died_reads_the_evidence_again_and_decides_the_same(store: SQLiteStore) -> None:
-    street = street_of(store)
+def test_a_watcher_that_died_reads_the_evidence_again_and_finds_the_same(store: SQLiteStore, street: Street) -> None:
     helm = installed(store, street, BETTER)
-    twin = Policy(instructions="Call the function.", format=Format(shape="schema"), max_tokens=200)
+    twin = structs.replace(BETTER, max_tokens=200)
     store.put_policy(twin)
     helm.stage(twin.id, "shadow", 0.5, "5eed", "r" * 64)
     told: list[JsonObject] = []
-    for holder in ("one", "two"):
-        street.ask(100)
-        watcher = Watcher(street.task, workplace(store, street, holder))
-        look(watcher)
-        told.append(watcher._canary[1].told if watcher._canary else {})
-        street.now += 3600.0
+    first = Watcher(street.task, workplace(store, street, "one"))
+    for _ in range(3):
+        street.ask(15)
+        look(first)
+        told.append((helm.state.canary and first._canary_watch(helm.state.canary).told) or {})
+    street.clock.now += 3600.0
+    second = Watcher(street.task, workplace(store, street, "two"))
+    look(second)
 
-    assert needs_a_schema is not None
-    assert told[1]["quality"]["n"] > told[0]["quality"]["n"] > 0
+    assert helm.state.canary is not None
+    assert second._canary_watch(helm.state.canary).told == told[-1]
+    assert told[-1]["quality"]["n"] > told[0]["quality"]["n"] > 0

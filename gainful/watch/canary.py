@@ -8,7 +8,6 @@ missing evidence means hold.  The same exchanges give the same verdict, so a wat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from gainful.core import JsonObject
@@ -26,27 +25,6 @@ LEAST_SEEN = 10  # differences in quality that a stage must bring of its own bef
 BATCH = 500
 
 
-@dataclass
-class Kept:
-    """One test of a challenger: by its quality, or by a guard."""
-
-    test: Canary
-    n: int = 0
-    sum: float = 0.0
-
-    def see(self, difference: float) -> None:
-        """Enter one block's difference."""
-        self.test.see(difference)
-        self.n += 1
-        self.sum += difference
-
-    @property
-    def told(self) -> JsonObject:
-        """The evidence, for ledger and page."""
-        mean = self.sum / self.n if self.n else None
-        return {"n": self.n, "mean": mean, "harm": self.test.harm, "worth": self.test.worth}
-
-
 class CanaryWatch:
     """Reads the exchanges of all *stages* of one challenger, the current one last."""
 
@@ -61,7 +39,7 @@ class CanaryWatch:
         self._scored: dict[str, dict[str, float | None]] = {}
         guards = len(self._scores.names) - 1
         levels = {name: LEVEL_QUALITY if name == "quality" else LEVEL_GUARDS / guards for name in self._scores.names}
-        self.tests = {name: Kept(Canary(task.improving.margin, level_harm=level)) for name, level in levels.items()}
+        self.tests = {name: Canary(task.improving.margin, level_harm=level) for name, level in levels.items()}
 
     def begin(self, stage: Stage) -> None:
         """Go on with the next stage of the same challenger."""
@@ -93,13 +71,17 @@ class CanaryWatch:
     @property
     def told(self) -> JsonObject:
         """All evidence, for ledger and page."""
-        return {name: kept.told for name, kept in self.tests.items() if kept.n}
+        return {
+            name: {"n": test.n, "mean": test.mean, "harm": test.harm, "worth": test.worth}
+            for name, test in self.tests.items()
+            if test.n
+        }
 
     def verdict(self) -> tuple[Verdict, str]:
         """Return what is to be done with the challenger, and why in words."""
-        for name, kept in self.tests.items():
-            if kept.test.judge() == "roll back":
-                return "roll back", f"{name}: worse than the champion by more than the margin, on {kept.n} comparisons"
-        if self.seen >= LEAST_SEEN and self.tests["quality"].test.judge() == "go on":
+        for name, test in self.tests.items():
+            if test.judge() == "roll back":
+                return "roll back", f"{name}: worse than the champion by more than the margin, on {test.n} comparisons"
+        if self.seen >= LEAST_SEEN and self.tests["quality"].judge() == "go on":
             return "go on", f"quality: not worse by the margin, on {self.tests['quality'].n} comparisons"
         return "hold", f"{self.seen} comparisons in this stage, too few or undecided"

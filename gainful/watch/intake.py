@@ -14,7 +14,8 @@ import msgspec
 
 from gainful.answers.shape import case_of
 from gainful.core import Arm, Case, Exchange, Verdict, lowest
-from gainful.store import Banked, Feedback, Repair, Signal, Store, Tally
+from gainful.store import Banked, Feedback, Repair, Store, Tally
+from gainful.store.bank import Signal
 from gainful.tasks import Task
 from gainful.tasks.split import content
 
@@ -68,7 +69,7 @@ class Intake:
         if rows:
             heard = [exchange for _, exchange in rows]
             banked = [found for exchange in heard if (found := self._banked(exchange)) is not None]
-            store.put_repairs(task, [found for exchange in heard if (found := self._repair(exchange)) is not None])
+            store.put_repairs(task, [repair for exchange in heard if (repair := self._repair(exchange)) is not None])
             store.take_in(task, INTAKE, rows[-1][0], banked, tallies(heard))
         return len(rows)
 

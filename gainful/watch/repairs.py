@@ -20,9 +20,9 @@ ASKED_AGAIN = 60  # latest repairs, under every new champion
 
 
 class Share(NamedTuple):
-    """So many of so many; unknown where ``n`` is 0."""
+    """So many errors in ``n`` answers; unknown where ``n`` is 0."""
 
-    count: int
+    errors: int
     n: int
 
 

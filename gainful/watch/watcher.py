@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gainful.core import GainfulError, JsonObject, Model, StoreError
@@ -60,7 +61,7 @@ class Watcher:
         self.task = task
         self._place = place
         self._store = place.store
-        self._intake = Intake(self._store, task, screen)
+        self._intake = Intake(self._store, task, partial(screen, kind=task.kind))
         self._learning = Learning(task, place.store, place.memo, place)
         self._probes = Probes(self._store, task, place.model)
         self._canary: tuple[str, CanaryWatch] | None = None
@@ -81,7 +82,7 @@ class Watcher:
         self._intake.take(EXCHANGES_A_ROUND)
         state = helm.state
         if state.canary is not None:
-            self._watch_canary(helm, state, state.canary)
+            await self._watch_canary(helm, state, state.canary)
         self._watch_champion(helm)
         await self._probe(helm)
         state = helm.state
@@ -104,7 +105,7 @@ class Watcher:
         if self._store.champion(self.task.name) is None:
             self._store.set_champion(self.task.name, self.task.baseline, "baseline")
 
-    def _watch_canary(self, helm: Helm, state: Service, stage: Stage) -> None:
+    async def _watch_canary(self, helm: Helm, state: Service, stage: Stage) -> None:
         if stage.champion != self._store.champion(self.task.name):
             helm.reject("the champion it was compared with is no longer in service")
             return
@@ -115,7 +116,7 @@ class Watcher:
             helm.reject(why, watch.told)
             log.warning("challenger taken back", extra={"task": self.task.name, "reason": why})
         elif verdict == "go on" and not state.is_paused:
-            self._advance(helm, state, stage, watch.told)
+            await self._advance(helm, state, stage, watch.told)
 
     def _canary_watch(self, stage: Stage) -> CanaryWatch:
         """Return the reader of this challenger's evidence, which goes on from stage to stage."""
@@ -127,7 +128,7 @@ class Watcher:
         self._canary = stage.id, watch
         return watch
 
-    def _advance(self, helm: Helm, state: Service, stage: Stage, evidence: JsonObject) -> None:
+    async def _advance(self, helm: Helm, state: Service, stage: Stage, evidence: JsonObject) -> None:
         """Take the next stage: a larger share, or into service."""
         shares = self.task.improving.ramp
         following = (
@@ -142,6 +143,7 @@ class Watcher:
         else:
             helm.promote(self._seed(state), self.task.improving.holdback, evidence)
             log.info("promoted", extra={"task": self.task.name, "policy": stage.policy})
+            await self._learning.settle(stage.policy, stage.champion)
 
     def _watch_champion(self, helm: Helm) -> None:
         """Take the champion back where it does harm, and notice where quality falls."""
