@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 BIN := .venv/bin
-SHARED := $(addprefix benchmarks/,peers.py figures.py servers.py soak.py)
+SHARED := $(addprefix benchmarks/,peers.py figures.py servers.py soak.py street.py)
 BENCHMARKS := $(filter-out $(SHARED),$(wildcard benchmarks/*.py))
 
 export PIP_NO_INPUT := 1

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
-from streets import Clock, Street
+from street import Clock, Street, working
 from worlds import case, scripted, sums
 
 from gainful.checks import Grounding
 from gainful.core import Format, JsonObject, Policy
-from gainful.store import MemoModel, SQLiteStore
+from gainful.store import SQLiteStore
 from gainful.watch.service import Helm, Service, read_service, service_key
 from gainful.watch.watcher import Watcher, Workplace
 
@@ -38,17 +38,7 @@ def street(store: SQLiteStore, clock: Clock) -> Street:
 
 
 def workplace(store: SQLiteStore, street: Street, holder: str = "one") -> Workplace:
-    model = street.model
-    return Workplace(
-        store=store,
-        model=model,
-        memo=MemoModel(model, store),
-        model_spec="scripted",
-        receipts=store.path.parent / "receipts",
-        signing_key=store.path.parent / "key.pem",
-        holder=holder,
-        clock=street.clock,
-    )
+    return working(store, street.model, street.clock, holder)
 
 
 async def rounds(watcher: Watcher, most: int = 200) -> None:

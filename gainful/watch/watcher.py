@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gainful.core import GainfulError, JsonObject, Model, StoreError
+from gainful.core import GainfulError, JsonObject, Learner, Model, StoreError
+from gainful.learners import LEARNERS
 from gainful.loop.session import data_folder
 from gainful.models import connect
 from gainful.store import Lease, MemoModel, Store, open_store
@@ -57,12 +58,12 @@ class Workplace:
 class Watcher:
     """Watches one task; ``round`` is to be called every few seconds."""
 
-    def __init__(self, task: Task, place: Workplace) -> None:
+    def __init__(self, task: Task, place: Workplace, learners: Sequence[Learner] = LEARNERS) -> None:
         self.task = task
         self._place = place
         self._store = place.store
         self._intake = Intake(self._store, task, partial(screen, kind=task.kind))
-        self._learning = Learning(task, place.store, place.memo, place)
+        self._learning = Learning(task, place.store, place.memo, place, learners)
         self._probes = Probes(self._store, task, place.model)
         self._canary: tuple[str, CanaryWatch] | None = None
         self._holdback: tuple[str, HoldbackWatch] | None = None

@@ -14,9 +14,10 @@ from gainful.answers.answer import Asking, answer, judge_by
 from gainful.answers.prompt import request
 from gainful.core import Case, Exchange, Model, Policy, Seat
 from gainful.proxy.seating import Seating, unheard
-from gainful.store import Store
+from gainful.store import MemoModel, SQLiteStore, Store
 from gainful.tasks import Task
 from gainful.watch.service import read_service
+from gainful.watch.watcher import Workplace
 
 
 @dataclass
@@ -84,3 +85,17 @@ class Street:
 
     def _policy(self, id: str) -> Policy:
         return self.task.baseline if id == self.task.baseline.id else self.store.policy(id)
+
+
+def working(store: SQLiteStore, model: Model, clock: Clock, holder: str = "one") -> Workplace:
+    """Return the workplace of a watcher on the street's store."""
+    return Workplace(
+        store=store,
+        model=model,
+        memo=MemoModel(model, store),
+        model_spec="scripted",
+        receipts=store.path.parent / "receipts",
+        signing_key=store.path.parent / "key.pem",
+        holder=holder,
+        clock=clock,
+    )
