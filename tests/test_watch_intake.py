@@ -138,7 +138,5 @@ def test_a_corrected_error_is_a_repair_and_a_quarantined_one_is_not(store: SQLit
     intake(store, found="an order to the model").take()
 
     assert {repair.case.name for repair in store.repairs("sums")} == {f"reply-{n}" for n in numbers[:3]}
-    assert {banked.quarantine for banked in store.banked("sums", "dev", only_free=False)} == {
-        "",
-        "an order to the model",
-    }
+    banked = store.banked("sums", "dev", only_free=False)
+    assert {one.quarantine for one in banked} == {"", "an order to the model"}

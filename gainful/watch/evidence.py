@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from gainful.core import Case, Exchange
+from gainful.store import Store
+from gainful.tasks import Task
 from gainful.tasks.improving import Improving
 from gainful.watch.intake import known, stored_case
 from gainful.watch.service import Stage
@@ -72,9 +74,17 @@ class Scores:
         return scores
 
 
-def quality(exchange: Exchange) -> float | None:
-    """Return what trusted checks said."""
-    return known(exchange).score
+def quality_of(store: Store, task: Task) -> Scorer:
+    """Return what scores the quality of a task's replies: trusted checks, and callers where they count as proof."""
+
+    def quality(exchange: Exchange) -> float | None:
+        score = known(exchange).score
+        if score is None and task.improving.trust_feedback:
+            told = store.feedback(exchange.id)
+            return told[-1].score if told else None
+        return score
+
+    return quality
 
 
 def _tokens(exchange: Exchange) -> float:

@@ -26,7 +26,7 @@ from gainful.models import connect
 from gainful.store import Lease, MemoModel, Store, open_store
 from gainful.tasks import Task, load
 from gainful.watch.canary import CanaryWatch
-from gainful.watch.evidence import Scorer, quality
+from gainful.watch.evidence import quality_of
 from gainful.watch.holdback import HoldbackWatch
 from gainful.watch.intake import Intake
 from gainful.watch.learning import Learning
@@ -67,7 +67,7 @@ class Watcher:
         self._probes = Probes(self._store, task, place.model)
         self._canary: tuple[str, CanaryWatch] | None = None
         self._holdback: tuple[str, HoldbackWatch] | None = None
-        self._quality: Scorer = quality
+        self._quality = quality_of(place.store, task)
         self._run: asyncio.Task[None] | None = None
         self._alarms: list[str] = []
         self._served_since = 0
