@@ -8,19 +8,23 @@ Whether a prompt may be stored at all is decided before it gets here; a key's se
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from gainful.core import Exchange, JsonObject, Trial, Value
 
 
 class Feedback(Value, frozen=True):
-    """What a caller thinks of a reply: ``score`` in [0, 1], 1 is right; ``at`` is Unix time, ``key`` the caller's."""
+    """What a caller thinks of a reply: ``score`` in [0, 1], 1 is right; ``at`` is Unix time, ``key`` the caller's.
+
+    ``target`` is the right answer in the caller's eyes, as far as the operator lets it be stored; ``None``: not told.
+    """
 
     reply: str
     score: float
     at: float
     comment: str = ""
     key: str = ""
+    target: Any = None
 
 
 class Key(Value, frozen=True):

@@ -30,7 +30,6 @@ from gainful.watch.evidence import quality_of
 from gainful.watch.holdback import HoldbackWatch
 from gainful.watch.intake import Intake
 from gainful.watch.learning import Learning
-from gainful.watch.probes import Probes
 from gainful.watch.screen import screen
 from gainful.watch.service import Helm, Mode, Service, Stage, service_key, stages_of
 
@@ -64,7 +63,6 @@ class Watcher:
         self._store = place.store
         self._intake = Intake(self._store, task, partial(screen, kind=task.kind))
         self._learning = Learning(task, place.store, place.memo, place, learners)
-        self._probes = Probes(self._store, task, place.model)
         self._canary: tuple[str, CanaryWatch] | None = None
         self._holdback: tuple[str, HoldbackWatch] | None = None
         self._quality = quality_of(place.store, task)
@@ -85,7 +83,6 @@ class Watcher:
         if state.canary is not None:
             await self._watch_canary(helm, state, state.canary)
         self._watch_champion(helm)
-        await self._probe(helm)
         state = helm.state
         if not (state.is_paused or state.is_pinned) and state.canary is None:
             self._learn(helm, lease)
@@ -168,13 +165,6 @@ class Watcher:
             since = max(stage.row if stage else 0, self._served_since)
             self._holdback = name, HoldbackWatch(self._store, self.task, stage, since, self._quality)
         return self._holdback[1]
-
-    async def _probe(self, helm: Helm) -> None:
-        """Ask old cases again where it is time to, and say so where the model behind the name has changed."""
-        report = await self._probes.round(self._place.clock())
-        if report is not None and report.is_alarm:
-            helm.alarm("model", report.told)
-            self._alarms.append("another model answers behind the name")
 
     # --- learning
 
