@@ -6,6 +6,7 @@ compatible, 2 bad input, 3 stopped and resumable.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.metadata
 import shlex
@@ -24,7 +25,8 @@ from rich.markup import escape
 
 from gainful.cli_keys import keys
 from gainful.cli_serve import serve
-from gainful.core import GainfulError, ReceiptError, Stopped, TaskError
+from gainful.core import GainfulError, ReceiptError, Stopped, StoreError, TaskError
+from gainful.dashboard.live import show as show_live
 from gainful.loop import session
 from gainful.loop.calibrate import Plan
 from gainful.loop.events import Event, Progress
@@ -37,6 +39,7 @@ from gainful.report import words
 from gainful.report.audit import audit_json, calibration_json, show_audit, show_calibration
 from gainful.report.page import write_page
 from gainful.report.terminal import Terminal
+from gainful.store import store_file
 from gainful.tasks import TEMPLATE
 
 DEMO_TASK = "bfcl:simple_python"
@@ -209,12 +212,23 @@ def reproduce(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="The run's name, or its beginning.")],
+    run: Annotated[str | None, typer.Argument(help="The run's name, or its beginning.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the page.")] = None,
     store: StoreOption = None,
+    live: Annotated[Path | None, typer.Option(help="Show the dashboard of this store, until Ctrl-C.")] = None,
+    port: Annotated[int, typer.Option(help="Of the dashboard; 0: any that is free.")] = 8081,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's HTML page, which opens without a network."""
+    """Write a run's HTML page, or show a store's dashboard."""
+    if live is not None:
+
+        def told(address: str) -> None:
+            _print_json({"dashboard": address}) if as_json else _print(f"{live} is shown at {address}")
+            sys.stdout.flush()
+
+        return asyncio.run(show_live(store_file(live), port, told))
+    if run is None:
+        raise StoreError("report was given no run; name one, or give --live STORE to see a store's dashboard")
     page = str(write_page(store or session.default_store(), run, output).absolute())
     if as_json:
         _print_json({"page": page})

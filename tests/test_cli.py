@@ -110,6 +110,8 @@ def test_init_writes_a_task_that_loads(shell: Shell) -> None:
         (("improve", "tasks.py:task", "--model", "gguf:tasks.py"), "tasks.py"),
         (("verify", "nowhere"), "nowhere"),
         (("report", "abcdef12", "--store", "nowhere.db"), "there is no store"),
+        (("report",), "report was given no run"),
+        (("report", "--live", "nowhere.db"), "there is no store at 'nowhere.db'"),
         (("improve", "tasks.py:task", "--model", "openai:scripted", "--store", "tasks.py"), "tasks.py"),
     ],
 )

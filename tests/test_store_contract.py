@@ -157,6 +157,16 @@ def test_a_generator_that_fails_halfway_stores_nothing(store: Store) -> None:
     store.put_attempts("task", [attempt(1)])  # and the store goes on working
 
 
+def test_tasks_are_known_by_what_was_stored_of_them(store: Store) -> None:
+    assert store.tasks() == []
+
+    store.set_champion("task", POLICY, "baseline")
+    store.put_policy(OTHER)
+    store.put_attempts("other task", [attempt(1, OTHER)])
+
+    assert store.tasks() == ["task", "other task"]
+
+
 # --- champion and ledger
 
 

@@ -60,8 +60,8 @@ class Canary:
         self._total = 0.0
         self._against = Bet([stake / (1.0 + margin) for stake in STAKES])
         self._for = Bet([stake / (1.0 - margin) for stake in STAKES])
-        self._harmful = float(1 / exact(level_harm))
-        self._worthy = float(1 / exact(level_step))
+        self.harm_needed = float(1 / exact(level_harm))
+        self.worth_needed = float(1 / exact(level_step))
         self._was_harmful = False
 
     def see(self, difference: float) -> None:
@@ -72,7 +72,7 @@ class Canary:
         self._total += difference
         self._against.gain(-(difference + self.margin))
         self._for.gain(difference + self.margin)
-        self._was_harmful = self._was_harmful or self.harm >= self._harmful
+        self._was_harmful = self._was_harmful or self.harm >= self.harm_needed
 
     @property
     def mean(self) -> float | None:
@@ -97,7 +97,7 @@ class Canary:
         """
         if self._was_harmful:
             return "roll back"
-        return "go on" if self.n >= LEAST and self.worth >= self._worthy else "hold"
+        return "go on" if self.n >= LEAST and self.worth >= self.worth_needed else "hold"
 
 
 class Bet:

@@ -43,6 +43,7 @@ class Started(Value, frozen=True, tag="started"):
     """The run's spec: what, with which model, on how many cases, from which champion.
 
     ``obstacle`` says why nothing can be promoted however good it is, before a call is spent; ``None`` where it can.
+    ``holdout_digest`` is the key of the hold-out's ledger.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Started(Value, frozen=True, tag="started"):
     proof_checks: tuple[str, ...]
     budget_calls: int | None = None
     obstacle: str | None = None
+    holdout_digest: str = ""
 
 
 class Power(Value, frozen=True, tag="power"):

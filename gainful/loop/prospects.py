@@ -35,6 +35,7 @@ def announce(run: Run) -> str | None:
             proof_checks=tuple(check.name for check in task.proof),
             budget_calls=run.settings.budget_calls,
             obstacle=obstacle,
+            holdout_digest=task.holdout.digest,
         )
     )
     run.journal.write(

@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gainful.answers.allowance import Allowance
 from gainful.core import ApiError, Busy, ModelError
+from gainful.dashboard.app import Dashboard
 from gainful.proxy import stream as streams
 from gainful.proxy.books import Arrival
 from gainful.proxy.chat import Chat, Models
@@ -61,7 +62,18 @@ class Front:
         app.router.add_get("/healthz", self.health)
         app.router.add_get("/metrics", self.figures)
         app.router.add_get("/openapi.json", self.openapi)
+        self._dashboard().mount(app)
         return app
+
+    def _dashboard(self) -> Dashboard:
+        names = [service.task.name for service in self.desk.services.values()]
+        settings = self.desk.settings
+        return Dashboard(
+            lambda _: names,
+            self.desk.reading,
+            self._caller if settings.require_keys else None,
+            with_text=settings.store_prompts == "full",
+        )
 
     @web.middleware
     async def _boundary(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -28,7 +28,7 @@ from gainful.proxy.service import Service, Watch, judging_of, new_lane, read, ta
 from gainful.proxy.settings import Settings
 from gainful.proxy.spans import Spans
 from gainful.proxy.upstream import Guarded
-from gainful.store import Store, open_store
+from gainful.store import Store, open_for_reading, open_store
 from gainful.tasks import Task, load
 
 CORRECTIONS = "\ncorrections"  # its place among the rates of callers, none of whom has a line end in the name
@@ -66,6 +66,7 @@ class Desk:
     keeping: dict[str, Keeping]
     rates: Rates
     opened: Callable[[], Store]
+    reading: Callable[[], Store]
 
     def may_correct(self) -> bool:
         """Take one correction from what all requests together may spend on them."""
@@ -122,6 +123,7 @@ async def open_desk(plan: Plan, stack: AsyncExitStack) -> Desk:
         keeping={s.name: Keeping(settings.store_prompts, s.task.serving.redact) for s in services},
         rates=rates,
         opened=opened,
+        reading=functools.partial(open_for_reading, plan.store),
     )
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Traffic",
     "encode_exchange",
     "memo_key",
+    "open_for_reading",
     "open_store",
     "store_file",
     "verify_chain",
@@ -48,6 +49,14 @@ def open_store(place: str | Path, *, sync: Sync = "normal") -> Store:
     the file cannot be a store.
     """
     return SQLiteStore(store_file(place), sync=sync)
+
+
+def open_for_reading(place: str | Path) -> Store:
+    """Open the store at *place* for reading alone; its methods that write raise ``StoreError``.
+
+    Raises ``StoreError`` where there is none, and for one of another version.
+    """
+    return SQLiteStore(store_file(place), sync="never")
 
 
 def store_file(place: str | Path) -> Path:

@@ -30,22 +30,27 @@ class Database:
 
     ``sync="full"`` waits for the disk at each commit, so that commits survive a power cut as well; ``normal``
     survives the death of the process and may lose the last commits with the power.  *busy_s* is how long a call
-    waits for another process.  Raises ``StoreError`` when the file cannot be a store, and leaves it as it was.
+    waits for another process.  ``sync="never"`` opens what is there for reading alone: nothing is created, brought up
+    to date or written.  Raises ``StoreError`` when the file cannot be a store, and leaves it as it was.
     """
 
-    def __init__(self, path: Path, sync: Sync, busy_s: float, migrations: Traversable) -> None:
+    def __init__(self, path: Path, sync: Sync | Literal["never"], busy_s: float, migrations: Traversable) -> None:
         self.path = path
         self.busy_s = busy_s
+        reads_only = sync == "never"
+        if reads_only and not path.exists():
+            raise StoreError(f"there is no store at {str(path)!r}; name the one to look at")
         _check_place(path)
         with self.faults():
-            self.connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
+            name = f"{path.absolute().as_uri()}?mode=ro" if reads_only else path
+            self.connection = sqlite3.connect(name, timeout=busy_s, isolation_level=None, uri=reads_only)
             try:
                 self._prepare(sync, migrations)
             except BaseException:
                 self.connection.close()
                 raise
 
-    def _prepare(self, sync: Sync, migrations: Traversable) -> None:
+    def _prepare(self, sync: Sync | Literal["never"], migrations: Traversable) -> None:
         execute = self.connection.execute
         (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
         (owner,) = execute("PRAGMA application_id").fetchone()  # second, for another process may be making the store
@@ -58,6 +63,13 @@ class Database:
                 f"store {self.path} is of version {self._version()} and this Gainful reads versions up to {latest}; "
                 "update Gainful, or name another store"
             )
+        if sync == "never":
+            if self._version() < latest:
+                raise StoreError(
+                    f"store {self.path} is of version {self._version()} and reading it takes version {latest}; "
+                    "a command that writes to it, such as gainful improve or serve, brings it up to date"
+                )
+            return
         execute(f"PRAGMA synchronous = {sync}")
         execute("PRAGMA foreign_keys = ON")
         self._log_ahead()

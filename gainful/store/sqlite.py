@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
@@ -48,11 +48,17 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
     """A ``Store`` in the file *path*, created with its folders where it is missing.
 
     *clock* gives the time that ledger lines, champions and runs are stamped with; no content depends on it.
-    Raises ``StoreError`` when the file cannot be a store: a directory, another program's, a newer version's.
+    ``sync="never"`` only reads a store that is there.  Raises ``StoreError`` when the file cannot be a store: a
+    directory, another program's, a newer version's.
     """
 
     def __init__(
-        self, path: str | Path, *, clock: Callable[[], float] = time.time, sync: Sync = "normal", busy_s: float = BUSY_S
+        self,
+        path: str | Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        sync: Sync | Literal["never"] = "normal",
+        busy_s: float = BUSY_S,
     ) -> None:
         self.path = Path(path)
         super().__init__(Database(self.path, sync, busy_s, MIGRATIONS), clock)
@@ -125,6 +131,9 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
 
     def attempt_count(self) -> int:
         return int(self._database.rows("SELECT count(*) FROM attempts")[0][0])
+
+    def tasks(self) -> list[str]:
+        return [name for (name,) in self._database.rows("SELECT name FROM tasks ORDER BY id")]
 
     # --- champion and ledger
 

@@ -132,6 +132,10 @@ class Store(Traffic, Bank, Protocol):
         """Return how many attempts the store holds, over all tasks."""
         ...
 
+    def tasks(self) -> list[str]:
+        """Return the names of all tasks that the store knows anything of, the first one first."""
+        ...
+
     # --- champion and ledger
 
     def champion(self, task: str) -> str | None:

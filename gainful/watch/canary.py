@@ -23,6 +23,7 @@ LEVEL_QUALITY = 0.04  # chance that a harmless challenger is ever taken back for
 LEVEL_GUARDS = 0.01  # the same for all guards together: 5 % in all
 LEAST_SEEN = 10  # differences in quality that a stage must bring of its own before the next
 BATCH = 500
+TOLD = ("n", "mean", "harm", "worth", "harm_needed", "worth_needed")  # of each test, for ledger and page
 
 
 class CanaryWatch:
@@ -71,11 +72,7 @@ class CanaryWatch:
     @property
     def told(self) -> JsonObject:
         """All evidence, for ledger and page."""
-        return {
-            name: {"n": test.n, "mean": test.mean, "harm": test.harm, "worth": test.worth}
-            for name, test in self.tests.items()
-            if test.n
-        }
+        return {name: {field: getattr(test, field) for field in TOLD} for name, test in self.tests.items() if test.n}
 
     def verdict(self) -> tuple[Verdict, str]:
         """Return what is to be done with the challenger, and why in words."""

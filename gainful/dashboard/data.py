@@ -1,0 +1,201 @@
+"""One picture of a task, read from its store: all that the page shows, as JSON.
+
+Guarantees: nothing is written; exchanges are never scanned, so that a million of them cost no more than the hours in
+which they came (tallies, ledgers and lists of bounded length are read); what is unknown is ``None``; every text from
+traffic is clipped and holds no control character.  Without ``with_text`` no word of a prompt or a reply is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import msgspec
+
+from gainful.answers.rule import METHODS, TRIALS, Standing, standing
+from gainful.core import Exchange, Trial, Usage
+from gainful.dashboard.errors import Groups, Share, forgotten, in_proof, in_traffic, repeated
+from gainful.dashboard.moves import InService, Move, moves, policies
+from gainful.dashboard.quality import Quality, Rate, quality, rate
+from gainful.dashboard.spend import ErrorBudget, Spend, error_budget, spend
+from gainful.dashboard.trying import Staged, Trying, staged, trying
+from gainful.loop.journal import read_events
+from gainful.report.story import Story, tell
+from gainful.store import Banked, Run, Store
+from gainful.watch.service import replay, service_key
+
+MOST_CASES = 1000  # of the bank, the newest: enough for groups of errors and for what was repaired
+MOST_RUNS = 50  # whose spend is added up, and in which receipts are looked for
+ALPHA = 0.05  # of a lifetime before its first confirmation, where a run does not say
+
+
+class Method(msgspec.Struct, frozen=True):
+    """How one method of correction stands (``answers.rule.Standing``)."""
+
+    method: str
+    is_open: bool
+    why: str
+    n: int
+    fixed: int
+    broken: int
+    kept_right: int
+    kept_wrong: int
+    net: float | None
+    low: float | None
+    extra_calls: float
+    extra_tokens: float
+
+
+class Champion(msgspec.Struct, frozen=True):
+    """What is in service, how well it has done as champion so far, and whether a person holds it still."""
+
+    policy: str | None
+    former: str | None
+    score: Rate
+    is_paused: bool
+    is_pinned: bool
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One picture of a task; ``at`` is when it was taken, in Unix seconds."""
+
+    task: str
+    at: float
+    champion: Champion
+    quality: Quality
+    moves: tuple[Move, ...]
+    staged: tuple[Staged, ...]
+    trying: Trying | None
+    errors: tuple[Groups, ...]
+    repeated: Share
+    forgotten: Share
+    labels: int
+    cases: int
+    correction_model: str
+    corrections: tuple[Method, ...]
+    budget: ErrorBudget | None
+    spend: Spend
+    policies: tuple[InService, ...]
+    has_text: bool
+
+
+class Reader:
+    """Takes pictures of one task, and remembers of finished runs what it read of them."""
+
+    def __init__(self, task: str, *, with_text: bool = True) -> None:
+        self._task = task
+        self._with_text = with_text
+        self._done: dict[str, Story] = {}
+
+    def read(self, store: Store, now: float) -> Snapshot:
+        """Return the picture of the task as of *now*; raises ``StoreError`` where the store cannot be read."""
+        task = self._task
+        ledger, history, tallies = store.ledger(service_key(task)), store.champion_history(task), store.tallies(task)
+        cases = store.banked(task, "dev", limit=MOST_CASES, only_free=False)
+        runs = [run for run in store.runs() if run.task == task][-MOST_RUNS:]
+        stories = [self._story(store, run) for run in runs]
+        service = replay(ledger)
+        champion = store.champion(task)
+        newest = next(iter(store.exchanges(task, limit=1)), None)
+        with_text = self._with_text and _is_stored_in_full(newest)
+        model = _model(newest, stories)
+        ours = [tally for tally in tallies if tally.arm == "champion" and tally.policy == champion]
+        return Snapshot(
+            task=task,
+            at=now,
+            champion=Champion(champion, service.former, rate(ours), service.is_paused, service.is_pinned),
+            quality=quality(tallies),
+            moves=tuple(moves(task, ledger, history, tallies)),
+            staged=tuple(staged(service, ledger, tallies)),
+            trying=trying(stories[-1], finished=runs[-1].finished) if runs else None,
+            errors=tuple(_errors(cases, stories, champion, with_text=with_text)),
+            repeated=repeated(store.repairs(task, limit=MOST_CASES), cases),
+            forgotten=forgotten(store.probes(task, limit=MOST_CASES)),
+            labels=sum(case.signal == "feedback" for case in cases),
+            cases=len(cases),
+            correction_model=model,
+            corrections=_corrections(store.trials(task, model, limit=TRIALS), champion) if model else (),
+            budget=_budget(store, runs, stories),
+            spend=spend(tallies, _learned(stories), now),
+            policies=tuple(
+                policies(history, ledger, tallies, cases, store.policy, _receipts(stories), with_text=with_text)
+            ),
+            has_text=with_text,
+        )
+
+    def _story(self, store: Store, run: Run) -> Story:
+        if run.run in self._done:
+            return self._done[run.run]
+        story = tell(read_events(store, run.run))
+        if run.finished:
+            self._done[run.run] = story
+        return story
+
+
+def snapshot(store: Store, task: str, now: float, *, with_text: bool = True) -> Snapshot:
+    """Return one picture of *task* as of *now*; whoever takes many keeps a ``Reader``."""
+    return Reader(task, with_text=with_text).read(store, now)
+
+
+def _is_stored_in_full(newest: Exchange | None) -> bool:
+    """Whether prompts are stored now, by the newest exchange: what was kept before that changed is not shown."""
+    return newest is None or (newest.request is not None and "messages" in newest.request)
+
+
+def _model(newest: Exchange | None, stories: Sequence[Story]) -> str:
+    """Return the model that answers the task: that of the newest exchange, else of the newest run."""
+    if newest is not None:
+        return newest.model
+    return next((story.started.model for story in reversed(stories) if story.started), "")
+
+
+def _errors(
+    cases: Sequence[Banked], stories: Sequence[Story], champion: str | None, *, with_text: bool
+) -> list[Groups]:
+    found = [in_traffic(cases, champion, with_text=with_text)] if cases else []
+    for story in reversed(stories):
+        for shown in story.confirmations:
+            decided = shown.decided
+            if decided is not None and decided.promoted and shown.opened.challenger == champion:
+                return [*found, in_proof(decided.n, decided.before_groups, decided.after_groups, with_text=with_text)]
+    return found
+
+
+def _corrections(trials: Sequence[Trial], champion: str | None) -> tuple[Method, ...]:
+    ours = tuple(trial for trial in trials if trial.policy == champion)
+    return tuple(_method(_standing(method, tuple(t for t in ours if t.method == method))) for method in METHODS)
+
+
+@lru_cache(maxsize=64)
+def _standing(method: str, trials: tuple[Trial, ...]) -> Standing:
+    """Judge a method, once for the same trials: a full window takes tens of milliseconds."""
+    return standing(method, trials)
+
+
+def _method(found: Standing) -> Method:
+    return Method(**{name: getattr(found, name) for name in Method.__struct_fields__})
+
+
+def _budget(store: Store, runs: Sequence[Run], stories: Sequence[Story]) -> ErrorBudget | None:
+    """Return the error budget of the newest run's hold-out; ``None`` where no run says which it was."""
+    for run, story in zip(reversed(runs), reversed(stories), strict=True):
+        if story.started is not None and story.started.holdout_digest:
+            alpha = float(run.spec.get("settings", {}).get("alpha", ALPHA))
+            return error_budget(store.ledger(story.started.holdout_digest), alpha)
+    return None
+
+
+def _learned(stories: Sequence[Story]) -> list[Usage]:
+    ends = [story.finished for story in stories if story.finished is not None]
+    return [end.search_usage + end.confirm_usage for end in ends]
+
+
+def _receipts(stories: Sequence[Story]) -> dict[str, str]:
+    """Return the receipt of each policy that a run promoted."""
+    return {
+        shown.opened.challenger: story.finished.receipt
+        for story in stories
+        if story.finished is not None and story.finished.receipt
+        for shown in story.confirmations
+        if shown.decided is not None and shown.decided.promoted
+    }

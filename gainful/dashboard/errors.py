@@ -1,0 +1,143 @@
+"""What goes wrong, in groups, before and after; and whether what was mended stays mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from gainful.core import message_text
+from gainful.gate import proportion_interval
+from gainful.loop.events import ErrorGroup
+from gainful.report import words
+from gainful.store import Banked, Probe, Repair
+
+EXAMPLES = 3
+EXAMPLE_CHARACTERS = 300
+MOST_GROUPS = 12
+LEVEL = 0.05
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """One error as a person reads it, clipped; empty where nothing may be shown."""
+
+    asked: str
+    answered: str
+    said: str = ""
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Errors of one kind before and after; ``before`` and ``after`` count them."""
+
+    group: str
+    before: int
+    after: int
+    examples_before: tuple[Seen, ...] = ()
+    examples_after: tuple[Seen, ...] = ()
+
+
+class Groups(msgspec.Struct, frozen=True):
+    """Groups on one set of cases, the most frequent first; ``n_before`` and ``n_after`` count its scored cases."""
+
+    where: str
+    n_before: int
+    n_after: int
+    groups: tuple[Group, ...]
+
+
+class Share(msgspec.Struct, frozen=True):
+    """A share of ``n`` with its exact interval at 95 %, for a number fixed beforehand; all ``None`` where n is 0."""
+
+    n: int
+    count: int
+    low: float | None
+    high: float | None
+
+
+def in_traffic(cases: Sequence[Banked], champion: str | None, *, with_text: bool) -> Groups:
+    """Return the errors among *cases* by the policy that answered each last: the champion's are ``after``."""
+    scored = [case for case in cases if case.score is not None]
+    ours = [case for case in scored if case.policy == champion]
+    others = [case for case in scored if case.policy != champion]
+    before, after = _by_group(others), _by_group(ours)
+    groups = [
+        Group(
+            group=words.clip(name, 80) or "no group",
+            before=len(before.get(name, ())),
+            after=len(after.get(name, ())),
+            examples_before=_shown(before.get(name, ())) if with_text else (),
+            examples_after=_shown(after.get(name, ())) if with_text else (),
+        )
+        for name in {**before, **after}
+    ]
+    return Groups("traffic", len(others), len(ours), _ranked(groups))
+
+
+def in_proof(n: int, before: Sequence[ErrorGroup], after: Sequence[ErrorGroup], *, with_text: bool) -> Groups:
+    """Return the errors of a confirmation on *n* held-out cases, which both policies answered."""
+    old, new = {group.group: group for group in before}, {group.group: group for group in after}
+    groups = [
+        Group(
+            group=words.clip(name, 80),
+            before=old[name].count if name in old else 0,
+            after=new[name].count if name in new else 0,
+            examples_before=_examples(old.get(name)) if with_text else (),
+            examples_after=_examples(new.get(name)) if with_text else (),
+        )
+        for name in {**old, **new}
+    ]
+    return Groups("held-out cases", n, n, _ranked(groups))
+
+
+def repeated(repairs: Iterable[Repair], cases: Iterable[Banked]) -> Share:
+    """Return the share of repaired errors that were wrong again when last asked after their repair."""
+    last = {case.id: case for case in cases}
+    again = [last[repair.id] for repair in repairs if repair.id in last and last[repair.id].last_at > repair.at]
+    scores = [case.score for case in again if case.score is not None]
+    return share(len(scores), sum(score < 1.0 for score in scores))
+
+
+def forgotten(probes: Iterable[Probe]) -> Share:
+    """Return the share of probes that were right twice and are no longer."""
+    right = [p for p in probes if p.scores == (1.0, 1.0) and p.after_score is not None]
+    return share(len(right), sum(probe.after_score != 1.0 for probe in right))
+
+
+def share(n: int, count: int) -> Share:
+    """Return *count* of *n* with its interval."""
+    low, high = proportion_interval(count, n, LEVEL) if n else (None, None)
+    return Share(n, count, low, high)
+
+
+def _by_group(cases: Iterable[Banked]) -> dict[str, list[Banked]]:
+    found: dict[str, list[Banked]] = {}
+    for case in cases:
+        if case.score is not None and case.score < 1.0:
+            found.setdefault(case.group, []).append(case)
+    return found
+
+
+def _ranked(groups: Iterable[Group]) -> tuple[Group, ...]:
+    return tuple(sorted(groups, key=lambda group: (-(group.before + group.after), group.group))[:MOST_GROUPS])
+
+
+def _shown(cases: Sequence[Banked]) -> tuple[Seen, ...]:
+    """Return the newest examples; of what is quarantined, whose words may be an attack, only that it is."""
+    return tuple(
+        Seen(f"(kept back: {words.clip(case.quarantine, 100)})", "")
+        if case.quarantine
+        else Seen(_asked(case), words.clip(case.reply, EXAMPLE_CHARACTERS))
+        for case in cases[:EXAMPLES]
+    )
+
+
+def _asked(case: Banked) -> str:
+    turns = [message_text(message) for message in case.case.messages if message.get("role") == "user"]
+    return words.clip(" ".join(turns), EXAMPLE_CHARACTERS)
+
+
+def _examples(group: ErrorGroup | None) -> tuple[Seen, ...]:
+    return tuple(
+        Seen(*(words.clip(text, EXAMPLE_CHARACTERS) for text in (one.question, one.answer, one.feedback)))
+        for one in (group.examples[:EXAMPLES] if group else ())
+    )

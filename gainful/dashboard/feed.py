@@ -1,0 +1,109 @@
+"""Pictures of one task, kept fresh while somebody looks, and what changed from one to the next.
+
+Guarantees: the store is read in a thread, for reading alone, once for all who look, and not at all while nobody does;
+at most once a second and for at most a twentieth of the time, so that a page that is left open slows no request.  A
+store that cannot be read is said to be so, and looked for again; what was seen last stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from gainful.core import GainfulError
+from gainful.dashboard.data import Reader, Snapshot
+from gainful.store import Store
+
+LEAST_S = 1.0  # between two readings
+REST = 19.0  # times as long as a reading took does the reader rest after it
+KEEP_ALIVE_S = 15.0  # between two comments on a stream where nothing changes: proxies cut what is silent for longer
+TIMES = ("at",)  # members that change with every picture and are no news by themselves
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Feed:
+    """Pictures of *task*; *opened* opens the store, in *thread*."""
+
+    def __init__(self, task: str, opened: Callable[[], Store], thread: ThreadPoolExecutor, *, with_text: bool) -> None:
+        self._reader = Reader(task, with_text=with_text)
+        self._opened = opened
+        self._thread = thread
+        self._parts: dict[str, bytes] = {}
+        self._turned = asyncio.Event()
+        self._listeners = 0
+        self._looking: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def picture(self) -> Snapshot:
+        """Take a picture now; raises ``StoreError`` where the store cannot be read."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
+
+    async def changes(self) -> AsyncGenerator[bytes, None]:
+        """Yield server-sent events: all members of the picture first, and from then on those that have changed.
+
+        ``trouble`` is a member too: why the store cannot be read, ``null`` while it can.  Ends when the feed is closed.
+        """
+        self._listeners += 1
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+        seen: dict[str, bytes] = {}
+        try:
+            while not self._is_closed:
+                turned, parts = self._turned, self._parts
+                news = {name: part for name, part in parts.items() if seen.get(name) != part}
+                if any(name not in TIMES for name in news):
+                    seen = parts
+                    yield _event(news)
+                try:
+                    async with asyncio.timeout(KEEP_ALIVE_S):
+                        await turned.wait()
+                except TimeoutError:
+                    yield b": nothing has changed\n\n"
+        finally:
+            self._listeners -= 1
+            if self._listeners == 0:
+                self._rest()
+
+    def close(self) -> None:
+        """End all streams."""
+        self._is_closed = True
+        self._rest()
+        self._turn()
+
+    def _rest(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    def _turn(self) -> None:
+        self._turned.set()
+        self._turned = asyncio.Event()
+
+    async def _look(self) -> None:
+        while True:
+            began_s = time.perf_counter()
+            try:
+                found = await self.picture()
+                self._parts = {name: _encode(getattr(found, name)) for name in found.__struct_fields__} | {
+                    "trouble": b"null"
+                }
+            except GainfulError as error:
+                self._parts = self._parts | {"trouble": _encode(str(error))}
+            self._turn()
+            took_s = time.perf_counter() - began_s
+            await asyncio.sleep(max(LEAST_S, REST * took_s))
+
+    def _read(self) -> Snapshot:
+        with self._opened() as store:
+            return self._reader.read(store, time.time())
+
+
+def _event(parts: dict[str, bytes]) -> bytes:
+    """Return one server-sent event of these members; JSON holds no line end."""
+    members = b",".join(b'"%s":%s' % (name.encode(), part) for name, part in parts.items())
+    return b"event: change\ndata: {%s}\n\n" % members

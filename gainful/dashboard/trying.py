@@ -1,0 +1,203 @@
+"""What is being tried now: the newest run's race and confirmation, and the challenger on its way in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gainful.dashboard.quality import HOUR_S, Rate, rate
+from gainful.report import words
+from gainful.report.story import Confirmation, Round, Story
+from gainful.store import LedgerEntry, Tally
+from gainful.watch.service import Service, Stage
+
+CHANGE_CHARACTERS = 200
+
+
+class Racer(msgspec.Struct, frozen=True):
+    """A candidate of the race: its gain over the best so far after ``n`` cases, step by step, and its fate."""
+
+    label: str
+    learner: str
+    change: str
+    n: tuple[int, ...]
+    gain: tuple[float, ...]
+    fate: str
+
+
+class Race(msgspec.Struct, frozen=True):
+    """The newest round of a search."""
+
+    round: int
+    racers: tuple[Racer, ...]
+    gain_over_champion: float | None
+
+
+class Looks(msgspec.Struct, frozen=True):
+    """A confirmation, look by look: columns of equal length, and the decision once there is one.
+
+    ``boundary`` is the statistic that promotes, ``None`` where none does at that look.
+    """
+
+    challenger: str
+    test: str
+    level: float
+    size: int
+    planned: tuple[int, ...]
+    n: tuple[int, ...]
+    statistic: tuple[float, ...]
+    boundary: tuple[float | None, ...]
+    chance: tuple[float, ...]
+    promoted: bool | None
+    reason: str
+    low: float | None
+    mean: float | None
+
+
+class Trying(msgspec.Struct, frozen=True):
+    """The newest run of a task; ``state`` says in a word or two how far it is."""
+
+    run: str
+    model: str
+    state: str
+    certifiable: str
+    obstacle: str
+    dev: int
+    holdout: int
+    race: Race | None
+    looks: Looks | None
+
+
+class Bet(msgspec.Struct, frozen=True):
+    """One line of a stage's evidence: what is compared, on how many pairs, their mean difference, and the two bets.
+
+    ``harm_needed`` takes the challenger back, ``worth_needed`` lets it go on, where a watcher says how much it takes.
+    """
+
+    name: str
+    n: int | None
+    mean: float | None
+    harm: float | None
+    worth: float | None
+    harm_needed: float | None = None
+    worth_needed: float | None = None
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """Two policies between which requests are seated at random: a challenger's stage, or the hold-back.
+
+    ``evidence`` is what the stage began with; ``ours`` and ``theirs`` are what the policy and the champion have scored
+    since, to the hour.
+    """
+
+    mode: str
+    policy: str
+    champion: str
+    share: float
+    step: int
+    at: float
+    evidence: tuple[Bet, ...]
+    ours: Rate
+    theirs: Rate
+
+
+def trying(story: Story, *, finished: bool) -> Trying | None:
+    """Return how far a run has come by its records; ``None`` where nothing is written yet."""
+    if story.started is None:
+        return None
+    shown = story.confirmations[-1] if story.confirmations else None
+    reason = story.started.obstacle or (story.unconfirmed.reason if story.unconfirmed else "")
+    round = story.rounds[-1] if story.rounds else None
+    return Trying(
+        run=story.started.run,
+        model=words.clip(story.started.model, 100),
+        state=_state(round, shown, finished=finished),
+        certifiable=words.certifiable(story.power) if story.power else "",
+        obstacle=words.clip(reason, 300),
+        dev=story.started.dev,
+        holdout=story.started.holdout,
+        race=_race(round) if round and round.rungs else None,
+        looks=_looks(shown) if shown else None,
+    )
+
+
+def _state(round: Round | None, shown: Confirmation | None, *, finished: bool) -> str:
+    if shown is not None and shown.decided is not None:
+        return "confirmed" if shown.decided.promoted else "not confirmed"
+    if finished:
+        return "ended without a confirmation"
+    if shown is not None:
+        return "confirming"
+    return "baseline" if round is None else f"searching, round {round.number}"
+
+
+def _race(round: Round) -> Race:
+    racers = []
+    for label, proposed in round.proposed.items():
+        raced = [(rung.n, s.gain) for rung in round.rungs for s in rung.standings if s.label == label]
+        racers.append(
+            Racer(
+                label=label,
+                learner=words.clip(proposed.proposal.learner, 40),
+                change=words.clip(proposed.proposal.change, CHANGE_CHARACTERS),
+                n=tuple(n for n, _ in raced),
+                gain=tuple(gain for _, gain in raced),
+                fate=round.fate(label),
+            )
+        )
+    return Race(round.number, tuple(racers), round.head.gain_over_champion if round.head else None)
+
+
+def _looks(shown: Confirmation) -> Looks:
+    opened, decided = shown.opened, shown.decided
+    return Looks(
+        challenger=opened.challenger,
+        test=opened.test,
+        level=opened.level,
+        size=opened.size,
+        planned=opened.looks,
+        n=tuple(look.n for look in shown.looks),
+        statistic=tuple(look.statistic for look in shown.looks),
+        boundary=tuple(look.boundary for look in shown.looks),
+        chance=tuple(look.conditional_power for look in shown.looks),
+        promoted=decided.promoted if decided else None,
+        reason=words.clip(decided.reason, 300) if decided else "",
+        low=decided.difference.low if decided else None,
+        mean=decided.difference.mean if decided else None,
+    )
+
+
+# --- in service -----------------------------------------------------------------------------------------
+
+
+def staged(service: Service, ledger: Sequence[LedgerEntry], tallies: Sequence[Tally]) -> list[Staged]:
+    """Return the canary and the hold-back under way."""
+    return [_staged(stage, ledger, tallies) for stage in (service.canary, service.holdback) if stage is not None]
+
+
+def _staged(stage: Stage, ledger: Sequence[LedgerEntry], tallies: Sequence[Tally]) -> Staged:
+    line = next((entry for entry in ledger if entry.hash.startswith(stage.id)), None)
+    since = [tally for tally in tallies if tally.hour >= int(stage.at) // HOUR_S]
+    arms = {"shadow": ("shadow",), "canary": ("challenger",), "holdback": ("former",)}[stage.mode]
+    return Staged(
+        mode=stage.mode,
+        policy=stage.policy,
+        champion=stage.champion,
+        share=stage.share,
+        step=stage.step,
+        at=stage.at,
+        evidence=_bets(line.content.get("evidence") or {}) if line else (),
+        ours=rate([tally for tally in since if tally.policy == stage.policy and tally.arm in arms]),
+        theirs=rate([tally for tally in since if tally.policy == stage.champion and tally.arm == "champion"]),
+    )
+
+
+def _bets(evidence: dict[str, Any]) -> tuple[Bet, ...]:
+    """Return the lines of *evidence*; whatever else a watcher wrote there is left out."""
+    told = [(name, bet) for name, bet in evidence.items() if isinstance(bet, dict)]
+    return tuple(Bet(words.clip(name, 80), *(bet.get(field) for field in _BET)) for name, bet in told)
+
+
+_BET = Bet.__struct_fields__[1:]

@@ -1,0 +1,175 @@
+"""A store with a life in it, made through the real calls: served, improved, promoted, and trying again."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import msgspec
+from report_runs import ARGUMENTS, CHAMPION, ONE_DEMO, REFINE, RUNS, opening
+
+from gainful.core import Answer, Arm, Case, Exchange, Policy, Trial, Usage, canonical
+from gainful.loop.events import Event, Finished, Started
+from gainful.store import Banked, Probe, Repair, SQLiteStore, Store, Tally
+from gainful.watch.service import Helm
+
+TASK = "calls"
+MODEL = "SmolLM2-135M-Instruct.Q4_1"
+START = 1_790_002_800  # a full hour
+HOUR_S = 3600
+HOURS = 72
+HOLDOUT = "ab" * 32
+EVIDENCE = {
+    "quality": {"n": 212, "mean": 0.11, "harm": 0.02, "worth": 184.0, "harm_needed": 25.0, "worth_needed": 20.0},
+    "errors": {"n": 212, "mean": 0.0, "harm": 0.4, "worth": 31.0, "harm_needed": 300.0, "worth_needed": 20.0},
+    "latency": {"n": 212, "mean": -0.01, "harm": 0.9, "worth": 12.5, "harm_needed": 300.0, "worth_needed": 20.0},
+}
+
+
+class Clock:
+    """Unix time that a test moves."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def lived(place: Path, *, hours: int = HOURS, words: str = "What is 2 + 2?", stored: str = "full") -> float:
+    """Make the store at *place*; return the time at which its story ends."""
+    clock = Clock(START)
+    with SQLiteStore(place, clock=clock) as store:
+        store.set_champion(TASK, CHAMPION, "baseline")
+        serve(store, words, stored)
+        run(store, "run-1", [*RUNS["promoted"]])
+        helm = Helm(store, TASK, clock)
+        for policy in (ARGUMENTS, ONE_DEMO, REFINE):
+            store.put_policy(policy)
+        clock.at = START + 20 * HOUR_S
+        helm.stage(ONE_DEMO.id, "shadow", 0.25, "5a" * 32, "9b" * 32)
+        clock.at += HOUR_S
+        helm.stage(ONE_DEMO.id, "canary", 0.05, "5b" * 32, "9b" * 32, EVIDENCE)
+        clock.at += 2 * HOUR_S
+        helm.promote("5c" * 32, 0.03, EVIDENCE)
+        clock.at += 20 * HOUR_S
+        helm.alarm("quality fell in the last hours", {"n": 400})
+        clock.at += HOUR_S
+        helm.stage(REFINE.id, "canary", 0.05, "5d" * 32, "9c" * 32, EVIDENCE)
+        run(store, "run-2", begun("run-2"))
+        store.take_in(TASK, "tallies", 10, (), tallies(hours))
+        store.take_in(TASK, "cases", 10, cases(words))
+        mend(store, words)
+    return START + hours * HOUR_S
+
+
+def run(store: Store, name: str, events: list[Event]) -> None:
+    store.start_run(name, TASK, {"settings": {"alpha": 0.05}, "name": name})
+    for seq, event in enumerate(events):
+        if isinstance(event, Started):
+            event = msgspec.structs.replace(event, run=name, task=TASK, holdout_digest=HOLDOUT)
+        store.append_event(name, seq, canonical(event), last=isinstance(event, Finished))
+    if not store.ledger(HOLDOUT):
+        store.append_ledger(HOLDOUT, "epoch", {"alpha": "0.05", "epoch": 1, "holdout": HOLDOUT, "size": 260})
+        store.append_ledger(HOLDOUT, "opened", {"registration": "9a" * 32})
+        store.append_ledger(HOLDOUT, "closed", {"registration": "9a" * 32, "decision": "not promoted", "n": 52})
+        store.append_ledger(HOLDOUT, "opened", {"registration": "9b" * 32})
+        store.append_ledger(HOLDOUT, "closed", {"registration": "9b" * 32, "decision": "promoted", "n": 52})
+
+
+def begun(name: str) -> list[Event]:
+    """A run in the middle of its confirmation."""
+    events = RUNS["not promoted"]
+    return [*opening(), *events[3:-3]]
+
+
+def tallies(hours: int, *, seed: int = 0) -> list[Tally]:
+    """Hours of 100 requests: a poor policy for 23 hours, a better one afterwards, with canary and hold-back beside."""
+    rng = random.Random(seed)
+    found = []
+    for k in range(hours):
+        better = k >= 23
+        found.append(hour(rng, k, ONE_DEMO if better else CHAMPION, "champion", 100, 0.62 if better else 0.35))
+        if 20 <= k < 23:
+            found.append(hour(rng, k, ONE_DEMO, "challenger" if k > 20 else "shadow", 20, 0.62))
+        if better:
+            found.append(hour(rng, k, CHAMPION, "former", 6, 0.35))
+        if k >= 44:
+            found.append(hour(rng, k, REFINE, "challenger", 12, 0.6))
+    return found
+
+
+def hour(rng: random.Random, k: int, policy: Policy, arm: Arm, requests: int, quality: float) -> Tally:
+    known = requests - rng.randrange(5)
+    return Tally(
+        hour=START // HOUR_S + k,
+        policy=policy.id,
+        arm=arm,
+        requests=requests,
+        known=known,
+        right=float(sum(rng.random() < quality for _ in range(known))),
+        corrected=requests // 20,
+        errors=rng.randrange(2),
+        calls=requests + requests // 20,
+        prompt_tokens=requests * 210,
+        completion_tokens=requests * 40,
+        cost_usd=0.0001 * requests,
+        added_ms=1.4 * requests,
+    )
+
+
+def serve(store: Store, words: str, stored: str) -> None:
+    request = {"messages": [{"role": "user", "content": words}]}
+    kept = {"full": request, "hash": {"sha256": "0" * 64}, "none": None}[stored]
+    store.put_exchanges(
+        [
+            Exchange(
+                id="reply-1", at=START, task=TASK, policy=CHAMPION.id, model=MODEL, verdict="unverified", request=kept
+            )
+        ]
+    )
+    trials = [
+        Trial(TASK, MODEL, method, f"case-{k}", before, after, Usage(calls=1, prompt_tokens=200), policy=ONE_DEMO.id)
+        for method, pairs in (("reask", [(0.0, 1.0)] * 60 + [(1.0, 1.0)] * 40), ("vote", [(1.0, 0.0)] * 5))
+        for k, (before, after) in enumerate(pairs)
+    ]
+    store.put_trials(trials)
+
+
+def asked(words: str, k: int) -> Case:
+    return Case(messages=({"role": "user", "content": f"{words} ({k})"},))
+
+
+def cases(words: str) -> list[Banked]:
+    """Forty dev cases: the first twenty as the first policy answered them, the rest by the one in service."""
+    groups = ("not JSON", "ungrounded value", "wrong function")
+    return [
+        Banked(
+            id=f"{k:064x}",
+            case=asked(words, k),
+            side="dev",
+            at=START + 60.0 * k + 300,
+            last_at=START + HOUR_S * (k + 1),
+            signal="feedback" if k % 10 == 0 else "check",
+            score=0.0 if k % 3 or k < 10 else 1.0,
+            group=groups[k % 3] if k % 3 or k < 10 else "",
+            policy=(CHAMPION if k < 20 else ONE_DEMO).id,
+            reply=f"a reply to {words}",
+        )
+        for k in range(40)
+    ]
+
+
+def mend(store: Store, words: str) -> None:
+    store.put_repairs(
+        TASK,
+        [Repair(f"{k:064x}", asked(words, k), "5", "4", "check", START + 10.0, "", CHAMPION.id) for k in range(8, 20)],
+    )
+    answers = Answer("4"), Answer("4")
+    store.put_probes(
+        TASK,
+        [
+            Probe(f"{k:064x}", asked(words, k), CHAMPION.id, MODEL, START + k, answers, (1.0, 1.0), Answer("4"), right)
+            for k, right in enumerate([1.0] * 18 + [0.0] * 2)
+        ],
+    )
