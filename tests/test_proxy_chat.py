@@ -24,7 +24,7 @@ from worlds import TOOL, sums
 
 from gainful import checks
 from gainful.answers.allowance import Limits
-from gainful.core import Answer, Case, Format, JsonObject, Policy, Text, Trial, Usage
+from gainful.core import Answer, Case, Exchange, Format, JsonObject, Policy, Text, Trial, Usage, digest
 from gainful.loop.fitting import fit
 from gainful.models import OpenAIModel, ScriptedModel
 from gainful.models.patience import Patience
@@ -216,6 +216,44 @@ async def test_a_callers_verdict_is_kept_with_the_reply(proxy: Proxy) -> None:
     with open_store(proxy.place) as store:
         (kept,) = store.feedback(headers["x-gainful-id"])
     assert (kept.score, kept.comment) == (0.0, "wrong")
+
+
+@pytest.mark.parametrize("target", ["room 1007", {"name": "add", "arguments": {"a": 7, "b": None}}, 0, None])
+@pytest.mark.parametrize("storing", ["full", "hash", "none"])
+async def test_the_right_answer_is_kept_as_values_are(tmp_path: Path, target: Any, storing: Any) -> None:
+    settings = msgspec.structs.replace(QUIET, store_prompts=storing)
+    async with serving(
+        talk(serving=Serving(redact=(r"\d{4}",))), ScriptedModel(echo), tmp_path / "s", settings
+    ) as proxy:
+        _, _, headers = await proxy.ask({"messages": [USER]})
+        told = {"id": headers["x-gainful-id"], "score": 0.0, "target": target}
+        async with proxy.http.post(f"{proxy.url}/v1/feedback", json=told) as response:
+            assert response.status == 200
+        with open_store(proxy.place) as store:
+            (kept,) = store.feedback(headers["x-gainful-id"])
+
+    redacted = "room [redacted]" if isinstance(target, str) else target
+    hashed = None if target is None else {"sha256": digest(redacted)}
+    assert kept.target == {"full": redacted, "hash": hashed, "none": None}[storing]
+
+
+DEEP = '{"id": "x", "score": 1, "target": ' + 70 * "[" + 70 * "]" + "}"
+
+
+@pytest.mark.parametrize(
+    "sent", [DEEP, DEEP.replace("[", 10_000 * "["), '{"id": "x", "score": 1, "target": 1e999}', "\xff"]
+)
+async def test_a_target_that_is_no_sensible_json_is_refused(proxy: Proxy, sent: str) -> None:
+    async with proxy.http.post(f"{proxy.url}/v1/feedback", data=sent.encode("latin-1")) as response:
+        assert (response.status, (await response.json())["error"]["type"]) == (400, "invalid_request_error")
+
+
+async def test_feedback_on_a_reply_of_a_task_that_is_not_served_is_refused(proxy: Proxy) -> None:
+    elsewhere = Exchange(id="other", at=0.0, task="another", policy="p", model="m", verdict="unverified")
+    with open_store(proxy.place) as store:
+        store.put_exchanges([elsewhere])
+    async with proxy.http.post(f"{proxy.url}/v1/feedback", json={"id": "other", "score": 1}) as response:
+        assert response.status == 404
 
 
 @pytest.mark.parametrize(

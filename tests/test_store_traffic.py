@@ -160,7 +160,7 @@ def test_an_exchange_without_a_time_is_refused(at: float) -> None:
 def test_feedback_comes_back_in_order_with_its_reply(store: Store) -> None:
     store.put_exchanges([exchange(1), exchange(2)])
     written = [
-        Feedback(reply="reply-1", score=0.0, at=2.5, comment="wrong", key="web"),
+        Feedback(reply="reply-1", score=0.0, at=2.5, comment="wrong", key="web", target={"a": [1, None]}),
         Feedback(reply="reply-1", score=1.0, at=1.0),
     ]
     for feedback in [*written, Feedback(reply="reply-2", score=0.5, at=3.0)]:

@@ -12,20 +12,20 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gainful.answers.allowance import Allowance
-from gainful.core import ApiError, Busy, ModelError
+from gainful.core import ApiError, Busy, Exchange, ModelError
 from gainful.dashboard.app import Dashboard
 from gainful.proxy import stream as streams
-from gainful.proxy.books import Arrival
+from gainful.proxy.books import Arrival, is_unheard
 from gainful.proxy.chat import Chat, Models
 from gainful.proxy.desk import Desk
-from gainful.proxy.replies import EVENTS, headers_of, refusal, refusal_body, reply, status_of
+from gainful.proxy.feedback import parse_feedback
+from gainful.proxy.replies import EVENTS, refusal, refusal_body, reply, status_of
 from gainful.proxy.upstream import Upstream
 from gainful.proxy.visit import Visit
 from gainful.proxy.wire import Bounds, limits_of, parse
@@ -36,14 +36,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OPENAPI = Path(__file__).parent / "assets" / "openapi.json"
 
 log = logging.getLogger("gainful.proxy")
-
-
-class Told(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /v1/feedback."""
-
-    id: str
-    score: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-    comment: str = ""
 
 
 class Front:
@@ -127,6 +119,7 @@ class Front:
             raise
 
     async def _answered(self, request: web.Request, arrival: Arrival, key: Key | None) -> web.StreamResponse:
+        response: web.StreamResponse
         service, served = arrival.service, arrival.placed.served
         allowance = Allowance(served.limits.tightened(limits_of(request.headers)))
         async with contextlib.AsyncExitStack() as stack:
@@ -138,10 +131,11 @@ class Front:
             chat = Chat(served, arrival.ask.body, Models(upstream, stronger), allowance, self.desk.may_correct)
             visit = Visit(self.desk, arrival, chat, span)
             if arrival.ask.stream:
-                return await self._streamed(request, visit)
-            await chat.finish()
-            answered, name = await visit.keep()
-            return reply(answered.body, headers_of(chat, answered, name))
+                response = await self._streamed(request, visit)
+            else:
+                await chat.finish()
+                response = reply((await visit.keep())[0].body, await visit.headers())
+        return response
 
     def _failed(self, arrival: Arrival, error: Exception) -> None:
         """Count and keep that a request ended in *error*, once the caller has been told."""
@@ -185,10 +179,14 @@ class Front:
     def _put_feedback(self, told: Feedback) -> None:
         with self.desk.opened() as store:
             found = store.exchange(told.reply)
-            if found is None or (self.desk.settings.require_keys and found.key != told.key):
+            keeping = self.desk.keeping.get(f"gainful/{found.task}") if found else None
+            if found is None or keeping is None or is_unheard(found) or not self._may_judge(told, found):
                 raise ApiError(f"there is no reply {told.reply!r}; give the id of a reply of this server", status=404)
-            comment = self.desk.keeping[f"gainful/{found.task}"].kept_text(told.comment)
-            store.put_feedback(msgspec.structs.replace(told, comment=comment))
+            comment, target = keeping.kept_text(told.comment), keeping.kept_value(told.target)
+            store.put_feedback(msgspec.structs.replace(told, comment=comment, target=target))
+
+    def _may_judge(self, told: Feedback, reply: Exchange) -> bool:
+        return not self.desk.settings.require_keys or reply.key == told.key
 
     async def health(self, _: web.Request) -> web.Response:
         """Answer GET /healthz: 200 while this worker answers; ``unstored`` replies did not reach the disk in time."""
@@ -216,12 +214,3 @@ class Front:
                 code="invalid_api_key",
             )
         return key
-
-
-def parse_feedback(body: bytes, key: str, at: float) -> Feedback:
-    """Return the feedback in *body*: ``{"id": str, "score": number in [0, 1], "comment": str}``."""
-    try:
-        told = msgspec.json.decode(body, type=Told)
-    except msgspec.DecodeError as error:
-        raise ApiError(f'the body is no feedback ({error}); send {{"id": "...", "score": 1.0}}') from None
-    return Feedback(reply=told.id, score=told.score, comment=told.comment, key=key, at=at)

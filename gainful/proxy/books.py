@@ -45,9 +45,9 @@ class Arrival:
             added_ms=1000 * added_s,
         )
 
-    def error_row(self, status: int, keeping: Keeping) -> Exchange:
-        """Return what is kept where the caller got an error with this HTTP status."""
-        return msgspec.structs.replace(self._row(new_name(), keeping), status=status)
+    def error_row(self, status: int, keeping: Keeping, name: str | None = None) -> Exchange:
+        """Return what is kept where there was an error with this HTTP status in place of a reply."""
+        return msgspec.structs.replace(self._row(name or new_name(), keeping), status=status)
 
     def _row(self, name: str, keeping: Keeping) -> Exchange:
         return Exchange(
@@ -66,3 +66,8 @@ class Arrival:
 def new_name() -> str:
     """Return a name for a reply that the model gave none."""
     return f"gainful-{uuid.uuid4().hex}"
+
+
+def is_unheard(exchange: Exchange) -> bool:
+    """Whether no caller got this reply: it is a shadow's, or there was an error in its place."""
+    return exchange.status >= 400 or (exchange.seat is not None and exchange.seat.arm == "shadow")

@@ -120,7 +120,7 @@ def parse(body: bytes, bounds: Bounds = BOUNDS) -> Ask:
         _refuse_malformed(body, error, bounds)
     if not isinstance(whole, dict):
         raise ApiError(f"the body is a {_kind(whole)}; send a JSON object")
-    if _is_deeper(whole, bounds.depth):
+    if is_deeper(whole, bounds.depth):
         _refuse_depth(bounds)
     try:
         known = msgspec.convert(whole, _Known)
@@ -176,7 +176,7 @@ def _check(known: _Known, bounds: Bounds) -> None:
         raise ApiError(f"n is {str(known.n)[:40]}; it must lie between 1 and {bounds.n}", param="n")
 
 
-def _is_deeper(value: Any, most: int) -> bool:
+def is_deeper(value: Any, most: int) -> bool:
     """Whether containers are nested in more than *most* levels; level by level, so that no depth hurts."""
     level = [value]
     for _ in range(most):
