@@ -16,8 +16,9 @@ from test_proxy_chat import MODES, USER, detector, echo, opened, stubborn, talk
 from test_proxy_metrics import figures
 
 from gainful import checks
-from gainful.core import Case, Exchange, JsonObject, ModelError, Policy, Seat, Text
+from gainful.core import Case, Exchange, JsonObject, ModelError, Policy, Reply, Seat, Text
 from gainful.models import ScriptedModel
+from gainful.models.scripted import Script
 from gainful.proxy.desk import ERRORS, ERRORS_PER_MINUTE
 from gainful.proxy.service import Watch
 from gainful.store import Store, open_store
@@ -345,3 +346,140 @@ async def test_a_model_that_is_down_does_not_flood_the_store(tmp_path: Path) -> 
     assert {code for code, _, _ in replies} <= {502, 503}
     assert left <= kept < 150
     assert counted["dropped_total{task=talk,what=error}"] == 200 - kept
+
+
+# --- shadows
+
+
+def judged() -> Task:
+    """Plain talk that may not be brief."""
+    return talk(checks.Regex(pattern="(?s)You said.*"))
+
+
+def answers_briefly(body: JsonObject, sample: int) -> str:
+    return "Brief." if body["messages"][0]["role"] == "system" else echo(body, sample)
+
+
+async def shadowed(proxy: Proxy, count: int, body: JsonObject | None = None) -> None:
+    """Ask one after the other, each time until its shadow has come, if it gets one."""
+    for _ in range(count):
+        await proxy.ask(body or {"messages": [USER]})
+        await quiet(proxy)
+
+
+async def quiet(proxy: Proxy) -> None:
+    """Wait until no shadow is under way and all rows are written."""
+    async with asyncio.timeout(10):
+        while proxy.desk.shadows.waiting or proxy.desk.recorder.waiting:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_shadow_is_a_true_pair_that_the_caller_never_sees(tmp_path: Path) -> None:
+    model = ScriptedModel(answers_briefly)
+    async with serving(judged(), model, staged(tmp_path / "s", 0.5, mode="shadow")) as proxy:
+        for _ in range(8):
+            code, body, headers = await proxy.ask({"messages": [USER]}, {"x-gainful-max-calls": "1"})
+            assert (code, headers["x-gainful-policy"], headers["x-gainful-calls"]) == (200, CHAMPION.id, "1")
+            assert body["choices"][0]["message"]["content"].startswith("You said")
+            await quiet(proxy)
+        found = stored(proxy)
+        counted = figures(proxy.desk.metrics.render())
+
+    heard = {(seat_of(e).lane, seat_of(e).number): e for e in found if seat_of(e).arm == "champion"}
+    shadows = [e for e in found if seat_of(e).arm == "shadow"]
+    assert (len(heard), len(shadows), len(model.calls)) == (8, 4, 12)
+    assert {seat_of(e).number // 2 for e in shadows} == set(range(4))
+    for shadow in shadows:
+        pair = heard[seat_of(shadow).lane, seat_of(shadow).number]
+        assert shadow.id == f"{pair.id}-shadow"
+        assert (shadow.policy, shadow.request, seat_of(shadow).canary) == (
+            CHALLENGER.id,
+            pair.request,
+            seat_of(pair).canary,
+        )
+        assert [verdict.score for verdict in (*pair.verdicts, *shadow.verdicts)] == [1.0, 0.0]
+        assert (pair.usage.calls, shadow.usage.calls, shadow.correction) == (1, 1, "")
+    assert counted["seated_total{arm=shadow,outcome=answered,task=talk}"] == 4
+    assert counted["model_calls_total{purpose=draft,task=talk}"] == 8
+    assert counted["model_calls_total{purpose=shadow,task=talk}"] == 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_is_streamed_is_shadowed_once_it_was_sent(tmp_path: Path, mode: Any) -> None:
+    settings = msgspec.structs.replace(QUIET, stream=mode)
+    place = staged(tmp_path / "s", 0.5, mode="shadow")
+    async with serving(unjudged(), ScriptedModel(told), place, settings) as proxy:
+        for _ in range(4):
+            stream = await proxy.streamed({"messages": [USER]})
+            assert stream.endswith("data: [DONE]\n\n")
+            assert "Be brief." not in stream
+            await quiet(proxy)
+
+        assert Counter(seat_of(e).arm for e in stored(proxy)) == {"champion": 4, "shadow": 2}
+
+
+async def test_feedback_never_reaches_a_shadow(tmp_path: Path) -> None:
+    async with serving(unjudged(), ScriptedModel(echo), staged(tmp_path / "s", 0.5, mode="shadow")) as proxy:
+        await shadowed(proxy, 2)
+        (shadow,) = (e for e in stored(proxy) if seat_of(e).arm == "shadow")
+        codes = []
+        for name in (shadow.id, shadow.id.removesuffix("-shadow")):
+            async with proxy.http.post(f"{proxy.url}/v1/feedback", json={"id": name, "score": 0}) as response:
+                codes.append(response.status)
+
+    assert codes == [404, 200]
+
+
+async def test_a_shadow_that_fails_is_its_own_error_and_opens_no_breaker(tmp_path: Path) -> None:
+    async with serving(
+        unjudged(), ScriptedModel(failing_challenger), staged(tmp_path / "s", 0.5, mode="shadow")
+    ) as proxy:
+        await shadowed(proxy, 24)
+        found = stored(proxy)
+        states = proxy.desk.services["gainful/talk"].usual.breaker.state
+
+    errors = Counter((e.status, e.policy, e.reply) for e in found if seat_of(e).arm == "shadow")
+    assert states == "closed"
+    assert sum(errors.values()) == 12
+    assert set(errors) == {(500, CHALLENGER.id, None), (503, CHALLENGER.id, None)}  # its own breaker opened
+    assert {e.status for e in found if seat_of(e).arm == "champion"} == {200}
+
+
+async def test_shadows_are_dropped_while_callers_fill_the_house(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(QUIET, most_running=1)
+    slow = ScriptedModel(answers_briefly, delay_s=0.01)
+    async with serving(unjudged(), slow, staged(tmp_path / "s", 0.5, mode="shadow"), settings) as proxy:
+        await asyncio.gather(*(proxy.ask({"messages": [USER]}) for _ in range(20)))
+        await quiet(proxy)
+        counted = figures(proxy.desk.metrics.render())
+        shadows = sum(seat_of(e).arm == "shadow" for e in stored(proxy))
+
+    dropped = counted["dropped_total{task=talk,what=shadow}"]
+    assert dropped >= 5
+    assert shadows + dropped == 10
+
+
+class Hanging(ScriptedModel):
+    """Never answers the challenger."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
+        self.is_asked = asyncio.Event()
+
+    async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
+        if body["messages"][0]["role"] == "system":
+            self.is_asked.set()
+            await asyncio.Event().wait()
+        return await super().complete(body, sample=sample)
+
+
+async def test_a_shadow_under_way_delays_no_shutdown(tmp_path: Path) -> None:
+    model = Hanging(answers_briefly)
+    async with serving(unjudged(), model, staged(tmp_path / "s", 0.5, mode="shadow")) as proxy:
+        for _ in range(10):
+            await proxy.ask({"messages": [USER]})
+        await asyncio.wait_for(model.is_asked.wait(), 5)
+        began_s = time.perf_counter()
+
+    assert time.perf_counter() - began_s < 2
+    assert {seat_of(e).arm for e in stored(proxy)} == {"champion"}

@@ -19,7 +19,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 from model_servers import ChatServer
+from test_proxy_arms import blocks, seat_of, staged
 
+from gainful.core import Exchange
 from gainful.store import open_store
 
 pytestmark = pytest.mark.slow
@@ -135,6 +137,29 @@ async def test_every_reply_that_arrived_is_in_the_store_after_kill_9(task: Path)
 
     assert len(arrived) >= 200
     assert arrived - stored == set()
+
+
+async def test_each_worker_has_blocks_of_its_own(task: Path) -> None:
+    staged(task.parent / "store.db", 0.25)
+    async with served(task, "--workers", "2") as server:
+
+        async def both_have_answered() -> bool:
+            async with aiohttp.ClientSession() as http:  # a connection is one worker's
+                await asyncio.gather(*(replace(server, http=http).ask() for _ in range(6)))
+            return len({seat_of(exchange).lane for exchange in exchanges()}) == 2
+
+        def exchanges() -> list[Exchange]:
+            with open_store(server.store) as store:
+                return store.exchanges("talk", limit=100_000)
+
+        await until(both_have_answered)
+        for _ in range(10):
+            await both_have_answered()
+        found = exchanges()
+
+    whole = blocks(found, 4)
+    assert len(found) - 4 * len(whole) <= 6  # the last block of each lane may not be whole
+    assert {block.count("challenger") for block in whole} == {1}
 
 
 async def test_a_worker_that_dies_is_replaced_while_the_other_answers(task: Path) -> None:

@@ -135,6 +135,10 @@ class Front:
             else:
                 await chat.finish()
                 response = reply((await visit.keep())[0].body, await visit.headers())
+        if arrival.placed.shadow is not None:
+            await response.prepare(request)
+            await response.write_eof()
+            await visit.sent()
         return response
 
     def _failed(self, arrival: Arrival, error: Exception) -> None:

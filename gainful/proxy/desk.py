@@ -26,6 +26,7 @@ from gainful.proxy.recorder import Recorder
 from gainful.proxy.redact import Keeping
 from gainful.proxy.service import Service, Watch, judging_of, new_lane, read, task_limits
 from gainful.proxy.settings import Settings
+from gainful.proxy.shadows import Shadows
 from gainful.proxy.spans import Spans
 from gainful.proxy.upstream import Guarded
 from gainful.store import Store, open_for_reading, open_store
@@ -65,6 +66,7 @@ class Desk:
     spans: Spans
     keeping: dict[str, Keeping]
     rates: Rates
+    shadows: Shadows
     opened: Callable[[], Store]
     reading: Callable[[], Store]
 
@@ -112,16 +114,23 @@ async def open_desk(plan: Plan, stack: AsyncExitStack) -> Desk:
     spans = Spans()
     stack.callback(spans.close)
     admission = Admission(settings.most_running, settings.most_waiting, rates)
+    metrics = _watching(services, admission)
+    keeping = {s.name: Keeping(settings.store_prompts, s.task.serving.redact) for s in services}
+    shadows = Shadows(recorder, admission, metrics, keeping)
+    stack.push_async_callback(shadows.close)
+    metrics.watch("recorder_queue", lambda: recorder.waiting)
+    metrics.watch("shadows", lambda: shadows.waiting)
     return Desk(
         services=dict(zip(names, services, strict=True)),
         settings=settings,
         recorder=recorder,
         keyring=keyring,
         admission=admission,
-        metrics=_watching(services, admission),
+        metrics=metrics,
         spans=spans,
-        keeping={s.name: Keeping(settings.store_prompts, s.task.serving.redact) for s in services},
+        keeping=keeping,
         rates=rates,
+        shadows=shadows,
         opened=opened,
         reading=functools.partial(open_for_reading, plan.store),
     )

@@ -25,11 +25,12 @@ ADDED_S = (0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.025, 0.05, 0.1, 0.
 UPSTREAM_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 T = TypeVar("T", Counter, Histogram)
-Level: TypeAlias = Literal["running", "waiting", "recorder_queue", "breaker"]
+Level: TypeAlias = Literal["running", "waiting", "recorder_queue", "shadows", "breaker"]
 _LEVELS: dict[Level, str] = {
     "running": "Requests being answered",
     "waiting": "Requests waiting for a turn",
     "recorder_queue": "Replies waiting for their row in the store",
+    "shadows": "Shadows waiting or under way",
     "breaker": "The worst circuit breaker: 0 closed, 1 half-open, 2 open",
 }
 
@@ -116,6 +117,10 @@ class Metrics:
     def seated(self, task: str, arm: Arm, outcome: Literal["answered", "error"]) -> None:
         """Count what came of a request that *arm* was to answer."""
         _series(self._seated, task, arm, outcome).inc()
+
+    def shadowed(self, task: str, usage: Usage) -> None:
+        """Count what a challenger spent that answered unheard."""
+        self._spent(task, "shadow", usage, NOTHING)
 
     def dropped(self, task: str, what: Literal["error", "shadow"]) -> None:
         """Count what would have been kept or asked, had there been time for it."""

@@ -88,6 +88,11 @@ class Recorder:
         """
         return not isinstance(self._hand_over(exchange, MOST_WAITING_ROWS // 2, MOST_WAITING_BYTES // 2), str)
 
+    @property
+    def waiting(self) -> int:
+        """How many exchanges are not written yet."""
+        return self._taken - self._settled
+
     def _hand_over(self, exchange: Exchange, most_rows: int, most_bytes: int) -> asyncio.Future[bool] | str:
         """Give *exchange* to the writer, or say why not; the future says whether it was committed."""
         try:
@@ -97,7 +102,7 @@ class Recorder:
         if self._closing.is_set():
             return "the recorder is closed"
         size = len(encoded.text)
-        if self._taken - self._settled >= most_rows or self._taken_bytes - self._settled_bytes + size > most_bytes:
+        if self.waiting >= most_rows or self._taken_bytes - self._settled_bytes + size > most_bytes:
             return self._fault or "too many exchanges wait for the store"
         committed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._taken += 1

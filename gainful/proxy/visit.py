@@ -29,6 +29,7 @@ class Visit:
     arrival: Arrival
     chat: Chat
     span: RequestSpan
+    is_stored: bool = False
     _kept: tuple[Answered, str] | None = None
 
     def frames(self) -> AsyncGenerator[bytes, None]:
@@ -60,11 +61,18 @@ class Visit:
         name = str(answered.body.get("id") or new_name())
         keeping = self.desk.keeping[self.arrival.service.name]
         row = self.arrival.row(self.chat, answered, name, keeping, self.added_s)
-        if not await self.desk.recorder.record(row, self.desk.settings.commit_s):
+        self.is_stored = await self.desk.recorder.record(row, self.desk.settings.commit_s)
+        if not self.is_stored:
             answered = answered._replace(verdict="failed-open", failure=answered.failure or "StoreError")
         self._tell(answered)
         self._kept = answered, name
         return self._kept
+
+    async def sent(self) -> None:
+        """Have the request answered unheard too, where its seat says so: its caller has the whole reply."""
+        if self.is_stored:
+            _, name = await self.keep()
+            self.desk.shadows.offer(self.arrival, name, self.chat.asking.allowance.limits)
 
     @property
     def added_s(self) -> float:
