@@ -103,7 +103,7 @@ def test_a_canary_worse_by_the_margin_exactly_is_rolled_back_in_5_percent_at_mos
 
 
 def test_evidence_of_harm_is_not_taken_back_by_later_luck() -> None:
-    canary = fed([-1.0] * 10 + [1.0] * 200)
+    canary = fed([-1.0] * 20 + [1.0] * 200)
 
     assert canary.harm < 1
     assert canary.judge() == "roll back"

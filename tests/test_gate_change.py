@@ -21,20 +21,21 @@ def test_evidence_grows_by_1_a_value_on_average_where_nothing_is_wrong(
         assert sum(evidence_of_harm(game[:t], margin) for game in games) / len(games) == pytest.approx(t)
 
 
-def test_an_alarm_at_1000_comes_late_without_harm_and_soon_with_it() -> None:
+def test_an_alarm_at_200_comes_late_without_harm_and_soon_with_it() -> None:
+    """Means of 100 alarms, with errors of about 25 and 3."""
     luck = random.Random(0)
 
     def delay(weights: list[float]) -> int:
-        seen: list[float] = []
-        while evidence_of_harm(seen) < 1000 and len(seen) < 1500:
-            seen += luck.choices((-1.0, 0.0, 1.0), weights, k=10)
-        return len(seen)
+        alarm = Alarm(0.0, 200)
+        while not alarm.rings:
+            alarm.see(luck.choices((-1.0, 0.0, 1.0), weights)[0])
+        return alarm.n
 
-    calm = [delay([0.15, 0.7, 0.15]) for _ in range(20)]
-    harmed = [delay([0.3, 0.6, 0.1]) for _ in range(20)]
+    calm = [delay([0.15, 0.7, 0.15]) for _ in range(100)]
+    harmed = [delay([0.3, 0.6, 0.1]) for _ in range(100)]
 
-    assert sum(calm) / 20 > 1000
-    assert sum(harmed) / 20 < 150
+    assert sum(calm) / 100 >= 200
+    assert sum(harmed) / 100 < 100
 
 
 def test_a_long_bad_time_is_forgiven_by_good_values() -> None:

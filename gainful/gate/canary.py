@@ -6,13 +6,13 @@ its score minus the mean score of the others.  Position and requests are indepen
 block of what the challenger would have scored there minus what the champion would have: traffic that changes from
 block to block moves both alike.  With a margin epsilon in [0, 1),
 
-    harm_n  = mean over lambda of prod_{i <= n} (1 - lambda (D_i + epsilon)),   lambda in STAKES / (1 + epsilon)
+    harm_n  = mean over lambda of prod_{i <= n} (1 - lambda (D_i + epsilon)),   lambda in {.15, .4} / (1 + epsilon)
     worth_n = mean over lambda of prod_{i <= n} (1 + lambda (D_i + epsilon)),   lambda in STAKES / (1 - epsilon)
 
-Every factor is at least 0.2, for lambda times the worst loss is at most 0.8, the largest of STAKES.  The stakes are
-fixed, so a factor's mean given all D before it is at most 1 as soon as E[D | before] >= -epsilon (harm), or <= -epsilon
-(worth).  Each product, and so their mean, is then a non-negative supermartingale that starts at 1, and ever reaches
-1/level with probability at most level (Ville 1939; Waudby-Smith & Ramdas 2024, JRSS B 86, 1-27):
+Every factor is at least 0.2, for lambda times the worst loss is at most 0.8, the largest of STAKES.  Stakes are fixed
+beforehand, so a factor's mean given all D before it is at most 1 as soon as E[D | before] >= -epsilon (harm), or
+<= -epsilon (worth).  Each product, and so their mean, is then a non-negative supermartingale that starts at 1, and
+ever reaches 1/level with probability at most level (Ville 1939; Waudby-Smith & Ramdas 2024, JRSS B 86, 1-27):
 
     a challenger that is no worse than by epsilon is rolled back, ever, with probability at most level_harm;
     one that is worse than by epsilon is ever let through with probability at most level_step.
@@ -36,6 +36,7 @@ from gainful.gate.level import exact
 
 Step: TypeAlias = Literal["roll back", "go on", "hold"]
 
+HARM_STAKES = (0.15, 0.4)  # best for harm of 5 to 20 points; one that fails outright is seen within 25 requests too
 LEAST = 30  # differences before a step: fewer can all be of one kind of request; harm is never waited for
 
 
@@ -58,7 +59,7 @@ class Canary:
         self.margin = margin
         self.n = 0
         self._total = 0.0
-        self._against = Bet([stake / (1.0 + margin) for stake in STAKES])
+        self._against = Bet([stake / (1.0 + margin) for stake in HARM_STAKES])
         self._for = Bet([stake / (1.0 - margin) for stake in STAKES])
         self.harm_needed = float(1 / exact(level_harm))
         self.worth_needed = float(1 / exact(level_step))
