@@ -245,7 +245,7 @@ def figures(place: Path, count: int, repeats: int) -> Iterator[Figure]:
             rewriting = time.perf_counter() - began
         yield Figure("forget_key", "exchanges removed", "rows", count, (forgotten.exchanges,))
         yield Figure("forget_key", "in all", "s", count, (seconds,))
-        yield Figure("forget_key", "while nobody can write", "s", count, (rewriting,))
+        yield Figure("forget_key", "rewriting the file", "s", count, (rewriting,))
 
 
 def sizes(path: Path, count: int) -> Iterator[Figure]:
