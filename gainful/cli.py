@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from gainful import cli_watch
 from gainful.cli_keys import keys
 from gainful.cli_serve import serve
 from gainful.core import GainfulError, ReceiptError, Stopped, StoreError, TaskError
@@ -236,7 +237,8 @@ def report(
         _print(page)
 
 
-app.command()(serve)
+for command in (serve, *cli_watch.COMMANDS):
+    app.command()(command)
 
 
 def main() -> None:

@@ -314,6 +314,17 @@ def test_a_lease_that_ran_out_comes_back_with_a_larger_token(store: Store, clock
     assert store.take_lease("watch", "a", 10.0) == Lease("watch", "a", 2, 1020.0)
 
 
+def test_whoever_asks_sees_who_holds_a_lease_and_takes_nothing(store: Store, clock: Clock) -> None:
+    assert store.find_lease("watch") is None
+    lease = store.take_lease("watch", "a", 10.0)
+
+    assert store.find_lease("watch") == lease
+    assert store.find_lease("another") is None
+    clock.now += 10.0
+    assert store.find_lease("watch") is None
+    assert store.take_lease("watch", "a", 10.0) == Lease("watch", "a", 2, 1020.0)
+
+
 def test_a_lease_given_back_is_free_at_once_and_ending_another_s_changes_nothing(store: Store) -> None:
     lease = store.take_lease("watch", "a", 10.0)
     assert lease is not None

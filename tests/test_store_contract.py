@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,18 @@ def test_a_former_champion_can_come_back(store: Store) -> None:
         store.set_champion("task", policy, "by hand")
 
     assert [installed.policy for installed in store.champion_history("task")] == [POLICY.id, OTHER.id, POLICY.id]
+
+
+def test_each_champion_has_the_time_at_which_it_came(store: Store) -> None:
+    before = time.time()
+    for policy in (POLICY, OTHER, POLICY):
+        store.set_champion("task", policy, "by hand")
+    store.set_champion("other task", OTHER, "by hand")
+
+    times = store.champion_times("task")
+    assert len(times) == len(store.champion_history("task")) == 3
+    assert before - 1.0 <= times[0] <= times[1] <= times[2] <= time.time() + 1.0
+    assert store.champion_times("nobody's") == []
 
 
 def test_a_ledger_is_a_chain_of_lines_that_anyone_can_recompute(reopen: Opener) -> None:

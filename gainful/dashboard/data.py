@@ -17,12 +17,13 @@ from gainful.core import Exchange, Trial, Usage
 from gainful.dashboard.errors import Groups, Share, forgotten, in_proof, in_traffic, repeated
 from gainful.dashboard.moves import InService, Move, moves, policies
 from gainful.dashboard.quality import Quality, Rate, quality, rate
-from gainful.dashboard.spend import ErrorBudget, Spend, error_budget, spend
+from gainful.dashboard.spend import Spend, spend
 from gainful.dashboard.trying import Staged, Trying, staged, trying
 from gainful.loop.journal import read_events
 from gainful.report.story import Story, tell
 from gainful.store import Banked, Run, Store
 from gainful.watch.service import replay, service_key
+from gainful.watch.status import ErrorBudget, error_budget
 
 MOST_CASES = 1000  # of the bank, the newest: enough for groups of errors and for what was repaired
 MOST_RUNS = 50  # whose spend is added up, and in which receipts are looked for

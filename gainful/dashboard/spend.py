@@ -1,4 +1,4 @@
-"""What is spent: error budget, calls, tokens and money."""
+"""What is spent: calls, tokens and money."""
 
 from __future__ import annotations
 
@@ -8,25 +8,9 @@ import msgspec
 
 from gainful.core import Usage
 from gainful.dashboard.quality import HOUR_S
-from gainful.loop.confirm import Lifetime
-from gainful.store import LedgerEntry, Tally
+from gainful.store import Tally
 
 DAY_HOURS = 24
-
-
-class ErrorBudget(msgspec.Struct, frozen=True):
-    """Where the lifetime of the newest run's hold-out stands.
-
-    ``alpha`` bounds the chance of any false promotion; ``left`` of it is not spent, and the next confirmation may spend
-    ``level``.  ``fresh``: every confirmation gets new cases, so that a promotion costs nothing.
-    """
-
-    alpha: float
-    left: float
-    level: float
-    confirmations: int
-    promotions: int
-    fresh: bool
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -50,28 +34,6 @@ class Spend(msgspec.Struct, frozen=True):
     all: Spent
     runs: int
     learning: Usage
-
-
-def error_budget(entries: Sequence[LedgerEntry], alpha: float) -> ErrorBudget:
-    """Return where the lifetime stands after *entries*; *alpha* counts where there is none yet.
-
-    Levels in a row without a promotion sum to less than what was granted, so what is left is never nothing.
-    """
-    epochs = [entry.content for entry in entries if entry.kind == "epoch"]
-    granted = float(epochs[-1]["alpha"]) if epochs else alpha
-    fresh = bool(epochs) and epochs[-1].get("size") is None
-    lifetime = Lifetime.after(entries, alpha, fresh=fresh)
-    budget = lifetime.budget
-    spent = sum(type(budget)(budget.alpha, rank).level for rank in range(1, budget.rank))
-    won = [entry for entry in entries if entry.kind == "closed" and entry.content.get("decision") == "promoted"]
-    return ErrorBudget(
-        alpha=granted,
-        left=budget.alpha - spent,
-        level=budget.level,
-        confirmations=lifetime.confirmations,
-        promotions=len(won),
-        fresh=fresh,
-    )
 
 
 def spend(tallies: Sequence[Tally], learned: Sequence[Usage], now: float) -> Spend:

@@ -208,6 +208,10 @@ class Bank(Protocol):
         """
         ...
 
+    def find_lease(self, name: str) -> Lease | None:
+        """Return the lease *name* as somebody holds it now, ``None`` where nobody does."""
+        ...
+
     def end_lease(self, lease: Lease) -> None:
         """Give *lease* back before its time; nothing happens where it is another's by now."""
         ...

@@ -152,6 +152,12 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
         )
         return [Installed(policy.hex(), reason, ledger.hex() if ledger else None) for policy, reason, ledger in rows]
 
+    def champion_times(self, task: str) -> list[float]:
+        rows = self._database.rows(
+            "SELECT created_at FROM champions WHERE task = (SELECT id FROM tasks WHERE name = ?) ORDER BY id", task
+        )
+        return [float(at) for (at,) in rows]
+
     def set_champion(self, task: str, policy: Policy, reason: str) -> None:
         with self._database.writing():
             if self.champion(task) != policy.id:

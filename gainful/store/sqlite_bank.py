@@ -230,6 +230,12 @@ class SQLiteBank:
             connection.execute("INSERT OR REPLACE INTO leases (name, holder, token, until) VALUES (?, ?, ?, ?)", lease)
         return lease
 
+    def find_lease(self, name: str) -> Lease | None:
+        row = self._database.row(
+            "SELECT name, holder, token, until FROM leases WHERE name = ? AND until > ?", name, self._clock()
+        )
+        return Lease(*row) if row else None
+
     def end_lease(self, lease: Lease) -> None:
         with self._database.writing() as connection:
             connection.execute(

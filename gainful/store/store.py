@@ -146,6 +146,10 @@ class Store(Traffic, Bank, Protocol):
         """Return all champions of *task*, the first one first."""
         ...
 
+    def champion_times(self, task: str) -> list[float]:
+        """Return when each champion in the history came into service, in Unix seconds."""
+        ...
+
     def set_champion(self, task: str, policy: Policy, reason: str) -> None:
         """Put *policy* into service without a confirmation; nothing changes if it is in service already."""
         ...

@@ -14,7 +14,7 @@ from gainful.tasks.holdout import Holdout
 from gainful.tasks.split import Divided, Split, divide
 from gainful.tasks.task import Task, make_task
 
-__all__ = ["TEMPLATE", "Divided", "Holdout", "Split", "Task", "divide", "load", "make_task"]
+__all__ = ["TEMPLATE", "Divided", "Holdout", "Split", "Task", "divide", "load", "make_task", "name_of"]
 
 TEMPLATE = Path(__file__).parent / "template"
 """The folder that ``gainful init`` copies: a commented task file and its cases."""
@@ -42,3 +42,14 @@ def load(spec: str) -> Task:
             "reasoning-gym:DATASET"
         )
     return replace(task, spec={"load": spec, **task.spec})
+
+
+def name_of(spec: str) -> str:
+    """Return the name under which a store knows the task *spec*, without loading it: no code runs, no case is read.
+
+    A task file's own name; of Python objects only the file knows it, so whoever names one gives the name itself.
+
+    >>> name_of("bfcl:simple_python")
+    'bfcl:simple_python'
+    """
+    return toml.name_in(Path(spec).expanduser()) if spec.endswith(".toml") else spec

@@ -40,18 +40,30 @@ class File(msgspec.Struct, frozen=True):
 
 def load(path: Path) -> Task:
     """Return the task that the file *path* describes; raises ``TaskError`` naming file, key and value."""
+    table = _table(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return _task(table, path.parent)
+    except TaskError as error:
+        raise TaskError(f"{path.name}: {error}") from error
+
+
+def name_in(path: Path) -> str:
+    """Return the name that the task file *path* gives its task; nothing else in it is looked at."""
+    name = _table(path).get("name")
+    if not isinstance(name, str):
+        raise TaskError(f"{path.name}: name is {name!r}; it must be a text")
+    return name
+
+
+def _table(path: Path) -> JsonObject:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise TaskError(f"there is no task file {str(path)!r}; `gainful init` writes one to start from") from None
     except OSError as error:
         raise TaskError(f"the task file {str(path)!r} cannot be read: {error.strerror}; correct the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TaskError(f"{path.name} is not TOML: {error}; correct the file") from None
-    try:
-        return _task(table, path.parent)
-    except TaskError as error:
-        raise TaskError(f"{path.name}: {error}") from error
 
 
 def _task(table: JsonObject, folder: Path) -> Task:

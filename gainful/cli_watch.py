@@ -1,0 +1,224 @@
+"""The commands of production: what is in service, how it came about, and the levers a person may pull.
+
+A lever takes the name of a task as the store knows it, or a task file, of which the name alone is read: nothing is
+loaded, so a lever works while the task's cases, or its model, are out of reach.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from gainful.core import Stopped, StoreError
+from gainful.loop import session
+from gainful.report import service as told
+from gainful.report import words
+from gainful.store import Store, open_for_reading, open_store
+from gainful.tasks import name_of
+from gainful.tasks.improving import Improving
+from gainful.watch import lock as locks
+from gainful.watch.service import FORCED, Helm, Service, next_seed, service_key
+from gainful.watch.status import read_status
+
+REASON = "a person asked for it"
+
+TaskArgument = Annotated[str, typer.Argument(help="The task's name, or its file (.toml).")]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="The store [default: in your data directory].")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def status(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Show what is in service, and what is on its way in."""
+    with _opened(task, store) as at:
+        found = read_status(at.store, at.task)
+    if as_json:
+        _print_json(found)
+    else:
+        told.show_status(Console(highlight=False), found)
+
+
+def history(
+    task: TaskArgument,
+    limit: Annotated[int | None, typer.Option(min=1, help="The latest lines alone.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell every move of what is in service, the oldest first."""
+    with _opened(task, store) as at:
+        ledger = at.store.ledger(service_key(at.task))
+        champions, times = at.store.champion_history(at.task), at.store.champion_times(at.task)
+    lines = told.history(ledger, champions, times)
+    lines = lines if limit is None else lines[-limit:]
+    if as_json:
+        _print_json(lines)
+    else:
+        told.show_history(Console(highlight=False), lines)
+
+
+def pause(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Learn and ramp no further; what does harm is still taken back."""
+    _pull(task, store, as_json, Helm.pause, "Learning is paused; what is in service is still watched.")
+
+
+def resume(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Learn again."""
+    _pull(task, store, as_json, Helm.resume, "Learning goes on.")
+
+
+def pin(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Keep the champion whatever is seen."""
+    _pull(task, store, as_json, Helm.pin, "The champion is pinned.")
+
+
+def unpin(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Let the champion be replaced again."""
+    _pull(task, store, as_json, Helm.unpin, "The champion may be replaced again.")
+
+
+def promote(
+    task: TaskArgument,
+    policy: Annotated[str, typer.Argument(help="The policy's id, or at least 6 digits of its beginning.")],
+    holdback: Annotated[
+        float, typer.Option(min=0, max=0.5, help="The share of requests that stays on the former champion.")
+    ] = Improving().holdback,
+    yes: YesOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a policy into service without a proof."""
+    with _opened(task, store, to_write=True) as at:
+        id = at.store.policy(policy).id
+        _ask(f"Put policy {id[:12]} into service for {at.task!r}? This voids: {FORCED}.", yes or as_json)
+
+        def move(helm: Helm) -> Service:
+            return helm.force(id, next_seed(at.task, helm.state), holdback)
+
+        _moved(at, move, as_json, f"Policy {id[:12]} is in service.")
+
+
+def rollback(
+    task: TaskArgument,
+    to: Annotated[str | None, typer.Option(help="A policy that was in service [default: the one before].")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the former champion back into service."""
+    with _opened(task, store, to_write=True) as at:
+        _moved(at, lambda helm: helm.roll_back(REASON, to=to), as_json, "Policy {champion} is back in service.")
+
+
+def lock(
+    task: TaskArgument,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it, else it is shown.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the champion into a file that restores it elsewhere."""
+    with _opened(task, store) as at:
+        found = locks.make_lock(at.store, at.task)
+    if output is None:
+        sys.stdout.write(found.data().decode())
+        return
+    try:
+        output.write_bytes(found.data())
+    except OSError as error:
+        raise StoreError(f"{str(output)!r} cannot be written: {error.strerror}; choose another --output") from error
+    if as_json:
+        _print_json({"file": str(output), "task": found.task, "champion": found.id, "sha256": found.sha256})
+    else:
+        _say(f"Policy {found.id[:12]} of {found.task!r} is locked in {output}. Restore it with: gainful unlock FILE")
+
+
+def unlock(
+    file: Annotated[Path, typer.Argument(help="What gainful lock wrote.")],
+    yes: YesOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put exactly the policy of a lock file into service here."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise StoreError(f"lock file {str(file)!r} cannot be read: {error.strerror}; correct the path") from error
+    found = locks.read_lock(data, str(file))
+    with open_store(store or session.default_store()) as opened:
+        at = _Place(opened, found.task)
+        if opened.champion(found.task) != found.id:
+            asked = f"Put policy {found.id[:12]} into service for {found.task!r}?"
+            _ask(f"{asked} This voids: {locks.void(found)}.", yes or as_json)
+        words_of = f"Policy {found.id[:12]} is in service."
+        _moved(at, lambda helm: locks.restore(opened, found, helm), as_json, words_of)
+
+
+COMMANDS = (status, history, pause, resume, pin, unpin, promote, rollback, lock, unlock)
+
+
+# --- what several of them do ------------------------------------------------------------------------------
+
+
+class _Place(NamedTuple):
+    """An open store, and the name of a task in it."""
+
+    store: Store
+    task: str
+
+
+@contextmanager
+def _opened(task: str, store: Path | None, *, to_write: bool = False) -> Iterator[_Place]:
+    """Open a store that is there, and find the task in it; raises ``StoreError`` naming the tasks that are."""
+    place = store or session.default_store()
+    if not place.exists():
+        raise StoreError(f"there is no store at {str(place)!r}; name the one that the task is served from (--store)")
+    name = name_of(task)
+    with open_store(place) if to_write else open_for_reading(place) as opened:
+        known = opened.tasks()
+        if name not in known:
+            listed = ", ".join(map(words.clean, known)) or "none yet"
+            raise StoreError(f"store {str(place)!r} knows no task {name!r}; give one of: {listed}")
+        yield _Place(opened, name)
+
+
+def _pull(task: str, store: Path | None, as_json: bool, move: Callable[[Helm], Service], said: str) -> None:
+    with _opened(task, store, to_write=True) as at:
+        _moved(at, move, as_json, said)
+
+
+def _moved(at: _Place, move: Callable[[Helm], Service], as_json: bool, said: str) -> None:
+    """Make *move*, and say what it came to and what it voids; a move that changes nothing says so."""
+    helm = Helm(at.store, at.task, time.time)
+    before = helm.state
+    after = move(helm)
+    line = at.store.ledger(service_key(at.task))[after.lines - 1] if after.lines > before.lines else None
+    void = line.content.get("void", "") if line else ""
+    champion = at.store.champion(at.task)
+    if as_json:
+        kind = line.kind if line else None
+        _print_json({"task": at.task, "moved": kind, "champion": champion, "void": void})
+        return
+    _say(said.format(champion=(champion or "")[:12]) if line else "Nothing changed: it was so already.")
+    if void:
+        _say(f"This voids: {void}.")
+
+
+def _ask(question: str, is_settled: bool) -> None:
+    """Ask a person who is there; a script has decided already."""
+    if not is_settled and sys.stdin.isatty() and not typer.confirm(question, err=True):
+        raise Stopped("nothing was changed")
+
+
+def _say(sentence: str) -> None:
+    Console(highlight=False).print(escape(words.clean(sentence)), soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
