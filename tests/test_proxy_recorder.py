@@ -414,7 +414,7 @@ def test_a_full_disk_fails_at_once_and_is_recovered_from(path: Path) -> None:
         async def serve():
             recorder = Recorder(sys.argv[1])
             _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, most))
             number = 0
             while await recorder.record(exchange(number), 60):
                 number += 1
