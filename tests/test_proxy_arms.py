@@ -431,18 +431,39 @@ async def test_feedback_never_reaches_a_shadow(tmp_path: Path) -> None:
 
 
 async def test_a_shadow_that_fails_is_its_own_error_and_opens_no_breaker(tmp_path: Path) -> None:
-    async with serving(
-        unjudged(), ScriptedModel(failing_challenger), staged(tmp_path / "s", 0.5, mode="shadow")
-    ) as proxy:
+    place = staged(tmp_path / "s", 0.5, mode="shadow")
+    async with serving(unjudged(), ScriptedModel(failing_challenger), place) as proxy:
         await shadowed(proxy, 24)
         found = stored(proxy)
-        states = proxy.desk.services["gainful/talk"].usual.breaker.state
+        counted = figures(proxy.desk.metrics.render())
+        state = proxy.desk.services["gainful/talk"].usual.breaker.state
 
+    assert state == "closed"
     errors = Counter((e.status, e.policy, e.reply) for e in found if seat_of(e).arm == "shadow")
-    assert states == "closed"
-    assert sum(errors.values()) == 12
-    assert set(errors) == {(500, CHALLENGER.id, None), (503, CHALLENGER.id, None)}  # its own breaker opened
+    assert errors == {(500, CHALLENGER.id, None): 5}
+    assert counted["dropped_total{task=talk,what=shadow}"] == 7  # its own breaker is open
     assert {e.status for e in found if seat_of(e).arm == "champion"} == {200}
+
+
+async def test_an_error_of_the_champions_has_its_shadow_too(tmp_path: Path) -> None:
+    """Or only the challenger could be caught in an error."""
+
+    def failing_champion(body: JsonObject, sample: int) -> str:
+        if body["messages"][0]["role"] != "system":
+            raise ModelError("down", status=500)
+        return "fine"
+
+    place = staged(tmp_path / "s", 0.5, mode="shadow")
+    async with serving(unjudged(), ScriptedModel(failing_champion), place) as proxy:
+        assert [(await proxy.ask({"messages": [USER]}))[0] for _ in range(4)] == [500] * 4
+        await written(proxy, 6)
+        found = stored(proxy)
+
+    heard = {e.id: e for e in found if seat_of(e).arm == "champion"}
+    shadows = [e for e in found if seat_of(e).arm == "shadow"]
+    assert [e.status for e in heard.values()] == [500] * 4
+    assert [e.status for e in shadows] == [200, 200]
+    assert all(seat_of(heard[e.id.removesuffix("-shadow")]).number == seat_of(e).number for e in shadows)
 
 
 async def test_shadows_are_dropped_while_callers_fill_the_house(tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ class Front:
                 code="model_not_found",
                 param="model",
             )
-        arrival = Arrival(service, service.now.place(), ask, key.name if key else "", began_s)
+        placed = service.now.place()
+        limits = placed.served.limits.tightened(limits_of(request.headers))
+        arrival = Arrival(service, placed, ask, key.name if key else "", limits, began_s)
         try:
             return await self._answered(request, arrival, key)
         except (ApiError, Busy, ConnectionError):  # the caller's own doing, or nobody's: no fault of who was to answer
@@ -121,7 +123,7 @@ class Front:
     async def _answered(self, request: web.Request, arrival: Arrival, key: Key | None) -> web.StreamResponse:
         response: web.StreamResponse
         service, served = arrival.service, arrival.placed.served
-        allowance = Allowance(served.limits.tightened(limits_of(request.headers)))
+        allowance = Allowance(arrival.limits)
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(allowance.left_s):
                 await stack.enter_async_context(self.desk.admission.turn(key))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gainful.answers.allowance import Limits
 from gainful.core import Exchange
 from gainful.proxy.chat import Answered, Chat
 from gainful.proxy.redact import Keeping
@@ -21,12 +22,16 @@ from gainful.proxy.wire import Ask
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request as it came in at ``began_s`` of the performance counter, already seated; ``key`` names the caller's."""
+    """A request as it came in at ``began_s`` of the performance counter, already seated.
+
+    ``key`` names the caller's; ``limits`` are what task, operator and caller allow together.
+    """
 
     service: Service
     placed: Placed
     ask: Ask
     key: str
+    limits: Limits
     began_s: float
 
     def row(self, chat: Chat, answered: Answered, name: str, keeping: Keeping, added_s: float) -> Exchange:

@@ -76,15 +76,20 @@ class Desk:
         return most is None or (most > 0 and self.rates.wait_s(CORRECTIONS, most) == 0.0)
 
     def keep_error(self, arrival: Arrival, status: int) -> None:
-        """Keep that a seated request got an error with this status; in a storm, of some of them."""
+        """Keep that a seated request got an error with this status; in a storm, of some of them.
+
+        Its shadow is asked all the same: else only the challenger could be caught in an error.
+        """
         name = arrival.service.task.name
+        is_kept = False
         try:
-            is_kept = self.rates.wait_s(ERRORS, ERRORS_PER_MINUTE) == 0.0 and self.recorder.offer(
-                arrival.error_row(status, self.keeping[arrival.service.name])
-            )
+            if self.rates.wait_s(ERRORS, ERRORS_PER_MINUTE) == 0.0:
+                row = arrival.error_row(status, self.keeping[arrival.service.name])
+                is_kept = self.recorder.offer(row)
+                if is_kept:
+                    self.shadows.offer(arrival, row.id)
         except Exception as error:  # noqa: BLE001 - nobody waits for this any more, and its words may be the prompt's
             log.error("an error was not kept", extra={"task": name, "kind": type(error).__name__})
-            is_kept = False
         if not is_kept:
             self.metrics.dropped(name, "error")
 

@@ -1,11 +1,12 @@
 """Asks the challenger what the champion was asked, once the caller has the champion's reply.
 
 Guarantees: one shadow at a time in a worker, few wait, the rest is dropped and counted; none is asked while callers
-fill the house or the model ails; a shadow shares with callers neither circuit breaker, process of checks nor account,
-so that nothing it does is seen by one of them; it is stored as an exchange of its own, judged by the same checks, and
-never corrected.
+fill the house or the model ails, for callers or for shadows; a shadow shares with callers neither circuit breaker,
+process of checks nor account, so that nothing it does is seen by one of them; it is stored as an exchange of its own,
+judged by the same checks, and never corrected.
 
-Which shadows are dropped depends on how busy the server is, never on a reply: both sides of a pair are left out alike.
+Which shadows are dropped depends on how busy the server is and on errors before, never on the replies of the pair; an
+error of the champion's has its shadow too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from gainful.answers.allowance import Allowance, Limits
+from gainful.answers.allowance import Allowance
 from gainful.core import CheckError, Exchange, ModelError, Seat
 from gainful.proxy.admission import Admission
 from gainful.proxy.books import Arrival
@@ -45,7 +46,6 @@ class _Shadow(NamedTuple):
     served: Served
     seat: Seat
     name: str
-    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,15 @@ class Shadows:
         self._running: asyncio.Task[None] | None = None
         self._is_closed = False
 
-    def offer(self, arrival: Arrival, name: str, limits: Limits) -> None:
-        """Have *arrival*, whose reply called *name* is with its caller, answered unheard where its seat says so."""
+    def offer(self, arrival: Arrival, name: str) -> None:
+        """Have *arrival* answered unheard where its seat says so; its caller has the reply or error called *name*."""
         served, seat = arrival.placed.shadow, arrival.placed.seat
         if served is None or seat is None or self._is_closed:
             return
         if len(self._waiting) >= MOST_WAITING:
             self._drop(arrival)
             return
-        self._waiting.append(_Shadow(arrival, served, unheard(seat), f"{name}-shadow", limits))
+        self._waiting.append(_Shadow(arrival, served, unheard(seat), f"{name}-shadow"))
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
 
@@ -115,9 +115,10 @@ class Shadows:
                 self._drop(shadow.arrival)
 
     def _is_quiet(self, service: Service) -> bool:
-        admission, model = self._admission, service.usual
-        most = min(admission.most_running, model.model.concurrency)
-        return admission.running < most and not admission.waiting and model.breaker.state == "closed"
+        admission, (model, breaker), own = self._admission, service.usual, self._own.get(service.task.name)
+        if breaker.state != "closed" or (own is not None and own.model.breaker.state == "open"):
+            return False
+        return admission.running < min(admission.most_running, model.concurrency) and not admission.waiting
 
     async def _answered(self, shadow: _Shadow) -> Exchange:
         """Return the row of what the challenger answers, or of its error."""
@@ -126,7 +127,7 @@ class Shadows:
         served = replace(shadow.served, judging=own.judging, detector=None)
         models = Models(Upstream(own.model, RequestSpan(None, service.name, {})))
         arrival = replace(shadow.arrival, placed=Placed(served, shadow.seat), began_s=time.perf_counter())
-        chat = Chat(served, arrival.ask.body, models, Allowance(shadow.limits), lambda: False)
+        chat = Chat(served, arrival.ask.body, models, Allowance(arrival.limits), lambda: False)
         try:
             await chat.draft()
         except (ModelError, TimeoutError) as error:

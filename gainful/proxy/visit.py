@@ -72,7 +72,7 @@ class Visit:
         """Have the request answered unheard too, where its seat says so: its caller has the whole reply."""
         if self.is_stored:
             _, name = await self.keep()
-            self.desk.shadows.offer(self.arrival, name, self.chat.asking.allowance.limits)
+            self.desk.shadows.offer(self.arrival, name)
 
     @property
     def added_s(self) -> float:
