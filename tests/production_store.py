@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 from report_runs import ARGUMENTS, CHAMPION, ONE_DEMO, REFINE, RUNS, opening
@@ -38,8 +40,14 @@ class Clock:
 
 def lived(place: Path, *, hours: int = HOURS, words: str = "What is 2 + 2?", stored: str = "full") -> float:
     """Make the store at *place*; return the time at which its story ends."""
+    place.write_bytes(_life(hours, words, stored))
+    return START + hours * HOUR_S
+
+
+@cache
+def _life(hours: int, words: str, stored: str) -> bytes:
     clock = Clock(START)
-    with SQLiteStore(place, clock=clock) as store:
+    with TemporaryDirectory() as folder, SQLiteStore(Path(folder) / "store.db", clock=clock) as store:
         store.set_champion(TASK, CHAMPION, "baseline")
         serve(store, words, stored)
         run(store, "run-1", [*RUNS["promoted"]])
@@ -60,7 +68,8 @@ def lived(place: Path, *, hours: int = HOURS, words: str = "What is 2 + 2?", sto
         store.take_in(TASK, "tallies", 10, (), tallies(hours))
         store.take_in(TASK, "cases", 10, cases(words))
         mend(store, words)
-    return START + hours * HOUR_S
+        store.close()
+        return (Path(folder) / "store.db").read_bytes()
 
 
 def run(store: Store, name: str, events: list[Event]) -> None:
@@ -100,7 +109,7 @@ def tallies(hours: int, *, seed: int = 0) -> list[Tally]:
 
 
 def hour(rng: random.Random, k: int, policy: Policy, arm: Arm, requests: int, quality: float) -> Tally:
-    known = requests - rng.randrange(5)
+    known = max(requests - rng.randrange(5), 0)
     return Tally(
         hour=START // HOUR_S + k,
         policy=policy.id,

@@ -135,6 +135,30 @@ async def test_a_store_that_goes_away_is_said_to_be_gone_and_found_again(live: T
     assert back["trouble"] is None
 
 
+@pytest.mark.slow
+async def test_a_fault_of_ours_is_told_too_and_does_not_end_the_stream(tmp_path: Path) -> None:
+    """Else the page would show old numbers as if they were new."""
+    lived(tmp_path / "store.db")
+    openings = iter([open_for_reading, open_for_reading, len, open_for_reading])
+
+    def opened() -> Store:
+        return next(openings)(tmp_path / "store.db")  # type: ignore[arg-type, return-value]
+
+    app = web.Application()
+    Dashboard(lambda store: store.tasks(), opened, None, with_text=True).mount(app)
+    async with (
+        TestServer(app, handler_cancellation=True) as server,
+        aiohttp.ClientSession() as http,
+        http.get(server.make_url(f"/dashboard/events?task={TASK}")) as response,
+    ):
+        await next_event(response.content)
+        told = await next_event(response.content)
+        again = await next_event(response.content)
+
+    assert told["trouble"] == "the picture of it could not be made (TypeError); the server's log has the kind"
+    assert again["trouble"] is None
+
+
 async def test_streams_end_with_the_server(tmp_path: Path) -> None:
     lived(tmp_path / "store.db")
     runner = web.AppRunner(live_app(tmp_path / "store.db"), shutdown_timeout=30.0)
@@ -162,6 +186,7 @@ async def test_another_sites_page_cannot_read_through_the_browser(live: TestServ
 # --- in the proxy
 
 
+@pytest.mark.slow
 async def test_the_proxy_asks_for_a_key_where_it_asks_for_one_elsewhere(tmp_path: Path) -> None:
     settings = Settings(keep_alive_s=QUIET.keep_alive_s, require_keys=True)
     secret, key = make_key("me", at=0.0)

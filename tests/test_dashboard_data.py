@@ -70,7 +70,7 @@ def test_what_is_in_service_and_on_its_way_in(picture: Snapshot) -> None:
 
     assert (picture.champion.policy, picture.champion.former) == (ONE_DEMO.id, CHAMPION.id)
     assert (canary.mode, canary.policy, canary.share, canary.ours.requests) == ("canary", REFINE.id, 0.05, 28 * 12)
-    assert [(bet.name, bet.worth) for bet in canary.evidence] == [("errors", 31), ("latency", 12.5), ("quality", 184)]
+    assert [(bet.name, bet.worth) for bet in canary.evidence] == [("quality", 184), ("errors", 31), ("latency", 12.5)]
     assert (holdback.mode, holdback.policy, holdback.ours.requests) == ("holdback", CHAMPION.id, 49 * 6)
 
 

@@ -94,6 +94,7 @@ class Reader:
         ledger, history, tallies = store.ledger(service_key(task)), store.champion_history(task), store.tallies(task)
         cases = store.banked(task, "dev", limit=MOST_CASES, only_free=False)
         runs = [run for run in store.runs() if run.task == task][-MOST_RUNS:]
+        self._done = {run.run: self._done[run.run] for run in runs if run.run in self._done}
         stories = [self._story(store, run) for run in runs]
         service = replay(ledger)
         champion = store.champion(task)

@@ -1,13 +1,14 @@
 """Pictures of one task, kept fresh while somebody looks, and what changed from one to the next.
 
 Guarantees: the store is read in a thread, for reading alone, once for all who look, and not at all while nobody does;
-at most once a second and for at most a twentieth of the time, so that a page that is left open slows no request.  A
+at most once a second and for at most a twentieth of a processor's time, so that a page left open slows no request.  A
 store that cannot be read is said to be so, and looked for again; what was seen last stays.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +20,11 @@ from gainful.dashboard.data import Reader, Snapshot
 from gainful.store import Store
 
 LEAST_S = 1.0  # between two readings
-REST = 19.0  # times as long as a reading took does the reader rest after it
+REST = 19.0  # times as long as a reading kept the processor busy does the reader rest after it
 KEEP_ALIVE_S = 15.0  # between two comments on a stream where nothing changes: proxies cut what is silent for longer
 TIMES = ("at",)  # members that change with every picture and are no news by themselves
+
+log = logging.getLogger("gainful.dashboard")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,7 +44,8 @@ class Feed:
 
     async def picture(self) -> Snapshot:
         """Take a picture now; raises ``StoreError`` where the store cannot be read."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
+        found, _ = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
+        return found
 
     async def changes(self) -> AsyncGenerator[bytes, None]:
         """Yield server-sent events: all members of the picture first, and from then on those that have changed.
@@ -85,22 +89,28 @@ class Feed:
         self._turned = asyncio.Event()
 
     async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            began_s = time.perf_counter()
+            busy_s = 0.0
             try:
-                found = await self.picture()
-                self._parts = {name: _encode(getattr(found, name)) for name in found.__struct_fields__} | {
-                    "trouble": b"null"
-                }
+                found, busy_s = await loop.run_in_executor(self._thread, self._read)
+                members = {name: _encode(getattr(found, name)) for name in found.__struct_fields__}
+                self._parts = members | {"trouble": b"null"}
             except GainfulError as error:
                 self._parts = self._parts | {"trouble": _encode(str(error))}
+            except Exception as error:  # noqa: BLE001 - a fault of ours: whoever looks must not take old numbers for new
+                log.error("a picture could not be made", extra={"kind": type(error).__name__})
+                said = f"the picture of it could not be made ({type(error).__name__}); the server's log has the kind"
+                self._parts = self._parts | {"trouble": _encode(said)}
             self._turn()
-            took_s = time.perf_counter() - began_s
-            await asyncio.sleep(max(LEAST_S, REST * took_s))
+            await asyncio.sleep(max(LEAST_S, REST * busy_s))
 
-    def _read(self) -> Snapshot:
+    def _read(self) -> tuple[Snapshot, float]:
+        """Return a picture, and for how long the processor was busy with it."""
+        began_s = time.thread_time()
         with self._opened() as store:
-            return self._reader.read(store, time.time())
+            found = self._reader.read(store, time.time())
+        return found, time.thread_time() - began_s
 
 
 def _event(parts: dict[str, bytes]) -> bytes:

@@ -8,7 +8,7 @@ band says that the moment differs from what the champion has been.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -62,14 +62,21 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 def rate(tallies: Sequence[Tally]) -> Rate:
-    """Return what *tallies*, oldest first, come to."""
+    """Return what *tallies* come to; the band rests on counts and sums alone, so that of their end is all it takes."""
     requests = sum(tally.requests for tally in tallies)
-    band = None
-    for band in running_band(((tally.known, tally.right) for tally in tallies), LEVEL):  # noqa: B007 - the last counts
-        pass
-    if band is None or band.mean is None:
+    (band,) = running_band([_scored(tallies)], LEVEL)
+    if band.mean is None:
         return Rate(requests=requests)
     return Rate(requests, band.n, band.mean, band.low, band.high)
+
+
+def _scored(tallies: Iterable[Tally]) -> tuple[int, float]:
+    """Return how many scores are known, and their sum, which rounding must not make larger than their number."""
+    known, right = 0, 0.0
+    for tally in tallies:
+        known += tally.known
+        right += tally.right
+    return known, min(max(right, 0.0), float(known))
 
 
 def quality(tallies: Sequence[Tally]) -> Quality:
@@ -114,10 +121,8 @@ def _champion(cell: Sequence[Tally]) -> str | None:
 
 
 def _points(arm: str, cells: Sequence[Sequence[Tally]]) -> Points:
-    ours = [[tally for tally in cell if HEARD[tally.arm] == arm] for cell in cells]
-    known = tuple(sum(tally.known for tally in cell) for cell in ours)
-    right = [sum(tally.right for tally in cell) for cell in ours]
-    return Points(arm, known, tuple(s / n if n else None for s, n in zip(right, known, strict=True)))
+    scored = [_scored(tally for tally in cell if HEARD[tally.arm] == arm) for cell in cells]
+    return Points(arm, tuple(n for n, _ in scored), tuple(right / n if n else None for n, right in scored))
 
 
 def _bands(
@@ -126,10 +131,7 @@ def _bands(
     """Return mean, low and high of each stretch's champion, over all it has answered as such so far."""
     found: list[tuple[float | None, float | None, float | None]] = [(None, None, None)] * len(cells)
     for policy in {policy for policy in policies if policy is not None}:
-        buckets = [
-            (sum(t.known for t in ours), sum(t.right for t in ours))
-            for ours in ([t for t in cell if t.arm == "champion" and t.policy == policy] for cell in cells)
-        ]
+        buckets = [_scored(t for t in cell if t.arm == "champion" and t.policy == policy) for cell in cells]
         for k, band in enumerate(running_band(buckets, LEVEL)):
             if policies[k] == policy and band.mean is not None:
                 found[k] = (band.mean, band.low, band.high)

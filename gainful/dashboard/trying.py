@@ -196,7 +196,9 @@ def _staged(stage: Stage, ledger: Sequence[LedgerEntry], tallies: Sequence[Tally
 
 def _bets(evidence: dict[str, Any]) -> tuple[Bet, ...]:
     """Return the lines of *evidence*; whatever else a watcher wrote there is left out."""
-    told = [(name, bet) for name, bet in evidence.items() if isinstance(bet, dict)]
+    told = sorted(
+        (item for item in evidence.items() if isinstance(item[1], dict)), key=lambda item: item[0] != "quality"
+    )
     return tuple(Bet(words.clip(name, 80), *(bet.get(field) for field in _BET)) for name, bet in told)
 
 

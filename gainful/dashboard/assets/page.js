@@ -23,7 +23,10 @@ const points = (gain) => {
   const tenth = Math.round(gain * 1000) / 10;
   return `${tenth > 0 ? "+" : tenth < 0 ? "−" : ""}${Math.abs(tenth).toFixed(1)}`;
 };
-const money = (usd) => `$${usd.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: usd < 1 ? 4 : 2 })}`;
+const money = (usd) => {
+  const digits = usd > 0 && usd < 0.1 ? 4 : 2;
+  return `$${usd.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
+};
 const bet = (value) => (value >= 100 ? count(Math.round(value)) : Number(value.toPrecision(2)).toString());
 const short = (policy) => policy.slice(0, 12);
 const clock = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
@@ -57,36 +60,59 @@ const s = (tag, attributes, ...children) => made(document.createElementNS(SVG, t
 const note = (...words) => h("p", { class: "note" }, ...words);
 const when = (at) => (at === null ? LEAST : h("time", { datetime: new Date(at * 1000).toISOString(), title: ago(at) }, moment(at)));
 
-/** Replace what a place holds; what was unfolded stays so, and whoever had the focus keeps it. */
+/** Replace what a place holds; what was unfolded or scrolled stays so, and whoever had the focus keeps it. */
 function fill(id, ...children) {
   const place = byId(id);
-  const open = new Set([...place.querySelectorAll("details[open]")].map((details) => details.dataset.key));
+  const keyed = () => [...place.querySelectorAll("[data-key]")];
+  const before = new Map(keyed().map((one) => [one.dataset.key, { open: one.open, top: one.scrollTop, left: one.scrollLeft }]));
   const key = place.contains(document.activeElement) ? document.activeElement.closest("[data-key]")?.dataset.key : null;
   place.replaceChildren(...children.flat().filter((child) => child !== null));
-  for (const details of place.querySelectorAll("details")) if (open.has(details.dataset.key)) details.open = true;
-  if (key) {
-    const back = [...place.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key);
-    (back?.querySelector("summary") ?? back)?.focus({ preventScroll: true });
+  for (const details of place.querySelectorAll("details")) {
+    if (before.get(details.dataset.key)?.open) {
+      details.open = true;
+      details.unfold();
+    }
+  }
+  for (const one of keyed()) {
+    const was = before.get(one.dataset.key);
+    if (was) [one.scrollTop, one.scrollLeft] = [was.top, was.left];
+    if (key && one.dataset.key === key) (one.querySelector(":scope > summary") ?? one).focus({ preventScroll: true });
+  }
+  reach();
+}
+
+/** Only what scrolls is a stop of the Tab key. */
+function reach() {
+  for (const one of document.querySelectorAll(".scroll")) {
+    const scrolls = one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight;
+    if (scrolls) made(one, { tabindex: "0", role: "region", "aria-label": one.dataset.name }, []);
+    else for (const name of ["tabindex", "role", "aria-label"]) one.removeAttribute(name);
   }
 }
+addEventListener("resize", reach);
 
 /** A part that is made only when it is unfolded: tables of hundreds of lines cost nothing until somebody wants them. */
 function folded(key, words, make) {
   const details = h("details", { "data-key": key }, h("summary", null, words));
+  details.unfold = () => {
+    if (details.children.length === 1) details.append(...[make()].flat());
+  };
   details.addEventListener("toggle", () => {
-    if (details.open && details.children.length === 1) details.append(...[make()].flat());
+    if (!details.open) return;
+    details.unfold();
+    reach();
   });
   return details;
 }
 
-/** A table; a heading that begins with > stands to the right, and so do its cells. */
+/** A table; a heading that begins with > stands to the right, and so do its cells; ~ stands before a column of words. */
 function table(caption, headings, rows, { tall = false } = {}) {
-  const right = headings.map((heading) => heading.startsWith(">"));
-  const cell = (content, k) => h(k === 0 ? "th" : "td", { scope: k === 0 ? "row" : null, class: right[k] ? "number" : null }, content);
-  return h("div", { class: tall ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": caption, "data-key": `table ${caption}` },
+  const looks = headings.map((heading) => ({ ">": "number", "~": "wide" })[heading[0]] ?? null);
+  const cell = (content, k) => h(k === 0 ? "th" : "td", { scope: k === 0 ? "row" : null, class: looks[k] }, content);
+  return h("div", { class: tall ? "scroll tall" : "scroll", "data-name": caption, "data-key": `table ${caption}` },
     h("table", null,
       h("caption", { class: "unseen" }, caption),
-      h("thead", null, h("tr", null, headings.map((heading, k) => h("th", { scope: "col", class: right[k] ? "number" : null }, heading.replace(">", ""))))),
+      h("thead", null, h("tr", null, headings.map((heading, k) => h("th", { scope: "col", class: looks[k] }, heading.replace(/^[>~]/, ""))))),
       h("tbody", null, rows.map((row) => h("tr", { class: row.dim ? "out" : null }, (row.cells ?? row).map(cell))))));
 }
 
@@ -99,12 +125,12 @@ const meter = (share, look = "") => h("span", { class: "meter", "aria-hidden": "
 // --- the head of the page
 
 function head() {
-  const { champion, quality: q, trying, budget, spend, staged, task } = state;
+  const { champion, trying, budget, spend, staged, task } = state;
   const score = champion.score;
   document.title = `${score.mean === null ? "" : `${percent(score.mean)} · `}${task} · Gainful`;
   byId("headline").textContent = score.mean === null
     ? `${task}: nothing is known yet of what is in service`
-    : `${task}: ${percent(score.mean)} right, since this policy came into service`;
+    : `${task}: ${percent(score.mean)} right since this policy came into service`;
   const held = [champion.is_pinned && "Pinned by a person: nothing replaces it.", champion.is_paused && "Paused by a person: nothing is learned."].filter(Boolean);
   byId("lede").textContent = [
     score.mean === null ? "No request of the champion's has a known score." :
@@ -121,7 +147,6 @@ function head() {
     tile("Last 24 hours", plural(spend.day.requests, "request"), spend.day.requests ? `${percent(spend.day.errors / spend.day.requests)} errors, ${percent(spend.day.corrected / spend.day.requests)} corrected` : "none"),
     tile("Spent in 24 hours", known(spend.day.cost_usd, money), `${count(spend.day.prompt_tokens + spend.day.completion_tokens)} tokens, ${plural(spend.day.calls, "call")}`),
   );
-  void q;
 }
 
 // --- quality
@@ -134,21 +159,28 @@ function showQuality() {
     delete plots.quality;
     return fill("quality", note("No request has been counted yet. The watcher counts them; points stand for an hour each."));
   }
-  const span = q.hours === 1 ? "an hour" : q.hours % 168 === 0 ? plural(q.hours / 168, "week") : q.hours % 24 === 0 ? plural(q.hours / 24, "day") : plural(q.hours, "hour");
+  const [length, name] = [[168, "week"], [24, "day"], [1, "hour"]].find(([hours]) => q.hours % hours === 0);
+  const span = q.hours === length ? `${name === "hour" ? "an" : "a"} ${name}` : plural(q.hours / length, name);
   if (!plots.quality) {
-    const [first, second, words] = [h("div"), h("div"), h("figcaption")];
-    fill("quality",
-      h("figure", null,
-        words,
-        legend([stroke("--accent"), "champion, average so far"], [area("--band"), "its 95 % band"], [dot("--accent"), "champion"], [dot("--other"), "challenger"], [dot("--former"), "former champion"],
-          [s("text", { x: 5, y: 11, fill: "var(--good)", "font-size": 13 }, "▲"), "promoted"], [s("text", { x: 5, y: 11, fill: "var(--bad)", "font-size": 13 }, "▼"), "rolled back"], [stroke("--before", "2 4"), "stage begun"]),
-        first, second),
-      h("div", { id: "quality-table" }));
+    const [first, second, words, keys] = [h("div"), h("div"), h("figcaption"), h("div")];
+    fill("quality", h("figure", null, words, keys, first, h("p", { class: "axis" }, "requests"), second), h("div", { id: "quality-table" }));
     plots.quality = new Plot(first, phone.matches ? 220 : 290, quality, readout);
-    plots.requests = new Plot(second, 74, requests);
-    plots.requests.readout.remove();
-    plots.words = words;
+    plots.requests = new Plot(second, 64, requests);
+    second.after(plots.quality.readout);
+    Object.assign(plots, { words, keys });
   }
+  const has = (kind) => moves.some((move) => move.kind === kind);
+  const seen = (arm) => q.arms.some((one) => one.arm === arm && one.known.some((n) => n > 0));
+  const glyph = (kind, name) => s("text", { x: 5, y: 11, fill: `var(${name})`, "font-size": 13 }, sign(kind));
+  plots.keys.replaceChildren(legend(
+    [stroke("--accent"), "champion, average so far"], [area("--band"), "its 95 % band"], [dot("--accent"), "champion"],
+    ...(seen("challenger") ? [[dot("--other"), "challenger"]] : []),
+    ...(seen("former") ? [[dot("--former"), "former champion"]] : []),
+    ...(has("promoted") || has("confirmed") ? [[glyph("promoted", "--good"), "promoted"]] : []),
+    ...(has("rolled-back") ? [[glyph("rolled-back", "--bad"), "rolled back"]] : []),
+    ...(has("rejected") ? [[glyph("rejected", "--other"), "rejected"]] : []),
+    ...(has("alarm") ? [[glyph("alarm", "--bad"), "alarm"]] : []),
+    ...(has("staged") ? [[stroke("--before", "2 4"), "stage begun"]] : [])));
   plots.words.textContent = `Share of requests that a check or a caller scored as right. A point is ${span}; the band holds at all times at once and starts anew with every champion. Points of fewer than ${ENOUGH} scored requests stand in the table alone.`;
   plots.quality.show({ quality: q, moves, phone: phone.matches }, summary(q));
   plots.requests.show({ quality: q }, `Requests, ${span} a bar; the most is ${count(Math.max(...q.requests))}.`);
@@ -176,20 +208,25 @@ function readout({ quality: q }, data, at) {
 
 // --- what is being tried
 
-function showTrying() {
-  const { trying, staged } = state;
-  fill("trying",
-    staged.length ? staged.map(stage) : note("Nobody is on its way in, and no former champion is held back."),
-    trying ? h("h3", null, `Newest run: ${trying.state}`) : note("No run has been made."),
-    trying && h("p", { class: "note" }, `${trying.run} with ${trying.model}, on ${plural(trying.dev, "dev case")}; ${trying.certifiable} ${trying.obstacle}`),
-    trying && h("div", { class: "split" }, trying.looks ? confirmation(trying.looks) : null, trying.race ? raced(trying.race) : null));
+function showStages() {
+  const { staged } = state;
+  fill("stages", staged.length ? h("div", { class: "split" }, staged.map(stage)) : note("Nobody is on its way in, and no former champion is held back."));
+}
+
+function showRun() {
+  const { trying } = state;
+  if (!trying) return fill("run", note("No run has been made."));
+  fill("run",
+    h("h3", null, `Newest run: ${trying.state}`),
+    note(`${trying.run} with ${trying.model}, on ${plural(trying.dev, "dev case")}. ${trying.certifiable} ${trying.obstacle}`),
+    h("div", { class: "split" }, trying.looks ? confirmation(trying.looks) : null, trying.race ? raced(trying.race) : null));
 }
 
 function stage(shown) {
   const name = { shadow: "Shadow", canary: "Canary", holdback: "Hold-back" }[shown.mode];
   const steps = state.moves.filter((move) => move.kind === "staged" && move.policy === shown.policy && shown.mode !== "holdback");
   const score = (rate) => (rate.mean === null ? LEAST : `${tenths(rate.mean)} (${tenths(rate.low)} to ${tenths(rate.high)})`);
-  const need = (value, needed) => (needed === null || needed === undefined ? bet(value) : `${bet(value)} of ${bet(needed)}`);
+  const need = (value, needed, look) => (needed === null ? bet(value) : h("span", null, `${bet(value)} of ${bet(needed)}`, meter(Math.log(Math.max(value, 1)) / Math.log(needed), look)));
   return h("div", { class: "stage" },
     h("h3", null, shown.mode === "holdback" ? `Hold-back: the former champion answers ${percent(shown.share)}` : `${name}: policy ${short(shown.policy)} answers ${percent(shown.share)}${shown.mode === "shadow" ? " unheard" : ""}`),
     steps.length > 1 || shown.mode !== "holdback" ? h("ol", { class: "steps", "aria-label": "Stages so far" },
@@ -198,9 +235,9 @@ function stage(shown) {
       [h("span", null, shown.mode === "holdback" ? "former " : "challenger ", h("code", null, short(shown.policy))), count(shown.ours.requests), count(shown.ours.known), score(shown.ours)],
       [h("span", null, "champion ", h("code", null, short(shown.champion))), count(shown.theirs.requests), count(shown.theirs.known), score(shown.theirs)],
     ]),
-    shown.evidence.length && shown.mode !== "holdback" ? table(`${name}, evidence when this stage began`, ["compared", ">pairs", ">difference", ">bet that it harms", ">bet that it does not"],
-      shown.evidence.map((one) => [one.name, known(one.n, count), known(one.mean, points), known(one.harm, (value) => need(value, one.harm_needed)), known(one.worth, (value) => need(value, one.worth_needed))])) : null,
-    shown.evidence.length && shown.mode !== "holdback" ? note("As the stage began; differences in points. A bet starts at 1 and grows with the evidence: the one on harm takes the challenger back, the one on no harm lets it go on.") : null);
+    shown.evidence.length && shown.mode !== "holdback" ? table(`${name}, evidence when this stage began`, ["compared", ">pairs", ">points", ">harm", ">no harm"],
+      shown.evidence.map((one) => [one.name, known(one.n, count), known(one.mean, points), known(one.harm, (value) => need(value, one.harm_needed, "harm")), known(one.worth, (value) => need(value, one.worth_needed, ""))])) : null,
+    shown.evidence.length && shown.mode !== "holdback" ? note("Evidence as the stage began. The two bets start at 1: the one on harm takes the challenger back, the one on no harm lets it go on, once they reach what is needed.") : null);
 }
 
 function confirmation(shown) {
@@ -227,7 +264,7 @@ function raced(shown) {
   const figure = h("figure", null,
     h("figcaption", null, words, shown.gain_over_champion === null ? "" : ` The best is ${points(shown.gain_over_champion)} on the champion, on dev cases, which claims nothing.`),
     place,
-    folded("race", "Every candidate", () => table("Candidates of the race", ["", "learner", "change", ">cases", ">gain", "fate"],
+    folded("race", "Every candidate", () => table("Candidates of the race", ["", "learner", "~change", ">cases", ">gain", "fate"],
       shown.racers.map((racer) => ({ dim: racer.fate.startsWith("dropped"), cells: [racer.label, racer.learner, racer.change, racer.n.length ? count(racer.n.at(-1)) : "–", racer.gain.length ? points(racer.gain.at(-1)) : "–", racer.fate] })))));
   later(() => new Plot(place, 220, race, (all, data, at) => [`${count(data[0][at])} cases`, ...all.racers.map((racer, k) => (data[k + 1][at] === null ? "" : `${racer.label} ${points(data[k + 1][at] / 100)}`))].filter(Boolean).join(" · ")).show(shown, words));
   return figure;
@@ -257,14 +294,14 @@ function groups(block) {
       h("div", { class: "name" }, h("span", null, one.group), h("span", { class: "shares" }, `${count(one.before)} → ${count(one.after)}`)),
       s("svg", { class: "bars", viewBox: "0 0 100 16", preserveAspectRatio: "none", role: "img", "aria-label": `before ${percent(share(one.before, block.n_before))}, now ${percent(share(one.after, block.n_after))} of cases` },
         bar(share(one.before, block.n_before), 0, "was"), bar(share(one.after, block.n_after), 9, "")),
-      examples(`${block.where} ${one.group} before`, "Examples before", one.examples_before),
-      examples(`${block.where} ${one.group} now`, "Examples now", one.examples_after)))));
+      one.examples_before.length + one.examples_after.length
+        ? folded(`${block.where} ${one.group}`, "Examples", () => [...examples("before", one.examples_before), ...examples("now", one.examples_after)]) : null))));
 }
 
-const examples = (key, words, found) => (found.length ? folded(key, words, () => found.map((one) => h("dl", { class: "example" },
+const examples = (words, found) => found.map((one) => h("dl", { class: "example" },
   h("dt", null, "asked"), h("dd", null, one.asked),
-  one.answered ? [h("dt", null, "answered"), h("dd", { class: "mono" }, one.answered)] : [],
-  one.said ? [h("dt", null, "check says"), h("dd", null, one.said)] : []))) : null);
+  one.answered ? [h("dt", null, words === "now" ? "answered" : "was answered"), h("dd", { class: "mono" }, one.answered)] : [],
+  one.said ? [h("dt", null, "check says"), h("dd", null, one.said)] : []));
 
 function showKept() {
   const { repeated, forgotten, labels, cases, policies } = state;
@@ -343,9 +380,10 @@ function showMoves() {
 }
 
 const PARTS = [
-  [["champion", "quality", "trying", "budget", "spend", "staged", "policies"], head],
+  [["champion", "trying", "budget", "spend", "staged", "policies"], head],
   [["quality", "moves"], showQuality],
-  [["trying", "staged", "moves"], showTrying],
+  [["staged", "moves"], showStages],
+  [["trying"], showRun],
   [["errors", "has_text"], showErrors],
   [["repeated", "forgotten", "labels", "cases", "policies"], showKept],
   [["corrections", "correction_model"], showCorrections],
@@ -486,8 +524,9 @@ byId("task").addEventListener("change", (event) => {
 document.addEventListener("visibilitychange", () => (document.hidden ? stream?.abort() : listen()));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   if (state.task === undefined) return;
-  showQuality();
-  showTrying();
+  plots.quality?.redraw();
+  plots.requests?.redraw();
+  showRun();
 });
 byId("contents").append(...[...document.querySelectorAll("h2")].map((title) => h("li", null, h("a", { href: `#${title.id}` }, title.textContent))));
 setInterval(tick, 1000);

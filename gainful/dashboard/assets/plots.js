@@ -19,48 +19,64 @@ const font = () => `12px ${getComputedStyle(document.body).fontFamily}`;
 const whole = (share) => `${Math.round(share * 100)} %`;
 const gained = (points) => `${points > 0 ? "+" : points < 0 ? "−" : ""}${Math.abs(points)}`;
 
-/** A plot that is as wide as its place, can be moved along by arrow keys, and says what stands under its cursor. */
+/**
+ * A plot that is as wide as its place, can be moved along by arrow keys, and says what stands under its cursor.
+ * `make` returns options, data and the ranges x and y; what it is given to show may change without a new canvas.
+ */
 export class Plot {
-  constructor(place, height, make, tell = () => "") {
+  constructor(place, height, make, tell = null) {
     this.height = height;
     this.make = make;
     this.tell = tell;
     this.canvas = document.createElement("div");
     this.canvas.className = "plot";
-    this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "img");
-    this.readout = document.createElement("p");
-    this.readout.className = "readout";
-    this.readout.setAttribute("aria-hidden", "true"); // the table beside says it all
-    place.replaceChildren(this.canvas, this.readout);
-    this.canvas.addEventListener("keydown", (event) => this.step(event));
+    place.replaceChildren(this.canvas);
+    if (tell) {
+      this.canvas.tabIndex = 0;
+      this.readout = document.createElement("p");
+      this.readout.className = "readout";
+      this.readout.setAttribute("aria-hidden", "true"); // the table beside says it all
+      place.append(this.readout);
+      this.canvas.addEventListener("keydown", (event) => this.step(event));
+    }
     new ResizeObserver(() => this.resize()).observe(this.canvas);
   }
 
   show(shown, words) {
     this.canvas.setAttribute("aria-label", words);
+    const seriesBefore = this.made?.options.series.length;
+    this.made = this.make(shown);
     this.shown = shown;
+    if (this.plot && seriesBefore === this.made.options.series.length) {
+      this.plot.setData(this.made.data);
+      this.say(this.plot);
+    } else this.draw();
+  }
+
+  /** Draw anew, in the colours of now. */
+  redraw() {
+    if (this.shown === undefined) return;
+    this.made = this.make(this.shown);
     this.draw();
   }
 
   draw() {
-    if (this.shown === undefined || this.canvas.clientWidth === 0) return;
-    this.plot?.destroy();
-    const { options, data } = this.make(this.shown);
     const width = this.canvas.clientWidth;
+    if (this.made === undefined || width === 0) return;
+    this.plot?.destroy();
     this.width = width;
-    const said = { setCursor: [(plot) => this.say(plot)] };
-    this.plot = new uPlot(
-      {
-        ...options,
-        width,
-        height: this.height,
-        legend: { show: false },
-        hooks: { ...options.hooks, ...said },
-      },
-      data,
-      this.canvas,
-    );
+    const { options, data } = this.made;
+    const range = (name) => (_, low, high) => this.made[name]?.(low, high) ?? [low, high];
+    const scales = { x: { time: false, ...options.scales?.x, range: range("x") }, y: { ...options.scales?.y } };
+    if (this.made.y) scales.y.range = range("y");
+    const hooks = {
+      draw: [(plot) => this.made.paint?.(plot)],
+      setCursor: [(plot) => this.say(plot)],
+    };
+    const cursor = { show: this.tell !== null, y: false, points: { show: false }, drag: { x: false, y: false } };
+    const size = { width, height: this.height };
+    this.plot = new uPlot({ ...options, ...size, scales, hooks, cursor, legend: { show: false } }, data, this.canvas);
   }
 
   resize() {
@@ -72,6 +88,7 @@ export class Plot {
   }
 
   say(plot) {
+    if (!this.tell) return;
     const at = plot.cursor.idx;
     this.readout.textContent = at == null ? "" : this.tell(this.shown, plot.data, at);
   }
@@ -106,10 +123,10 @@ const dots = (name, size) => ({
 
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 const hour = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
-const dates = (_, splits, __, ___, step) =>
+const dates = (_, splits) =>
   splits.map((at, k) => {
     const time = hour.format(at * 1000);
-    if (step >= 86400) return day.format(at * 1000);
+    if (splits.length > 1 && splits[1] - splits[0] >= 86400) return day.format(at * 1000);
     return k === 0 || time === "00:00" ? `${time}\n${day.format(at * 1000)}` : time;
   });
 const SIDES = [12, 16, 0, 0]; // the same for plots that share their hours
@@ -135,20 +152,37 @@ export function quality({ quality: q, moves, phone }) {
   const size = q.at.length > 150 || phone ? 3 : 5;
   const line = { stroke: colour("--accent"), width: 2, points: { show: q.at.length < 3 } };
   const edge = { stroke: "transparent", width: 0, points: { show: false } };
-  const first = q.at[0];
-  const end = Math.max(q.at.at(-1) + q.hours * 3600, first + 3600 * 6);
   return {
     data,
+    x: () => span(q),
+    y: () => [low, high > low ? high : 1],
+    paint: (plot) => marks(plot, moves),
     options: {
-      cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-      scales: { x: { range: [first - q.hours * 1800, end] }, y: { range: [low, high > low ? high : 1] } },
       padding: SIDES,
-      axes: [axis({ space: 64, size: 44, values: dates }), axis({ size: 48, values: (_, ticks) => ticks.map(whole) })],
+      axes: [
+        axis({ space: 64, size: 44, values: dates, splits: hours }),
+        axis({ size: 48, values: (_, ticks) => ticks.map(whole) }),
+      ],
       series: [{}, edge, edge, line, dots("--accent", size), dots("--other", size), dots("--former", size)],
       bands: [{ series: [2, 1], fill: colour("--band") }],
-      hooks: { draw: [(plot) => marks(plot, moves)] },
     },
   };
+}
+
+/** The hours that both plots show: half a stretch more on either side, and never fewer than six. */
+function span(q) {
+  return [q.at[0] - q.hours * 1800, Math.max(q.at.at(-1) + q.hours * 1800, q.at[0] + 3600 * 6)];
+}
+
+/** Ticks at full hours or days of the reader's own time zone. */
+function hours(plot, _, from, to) {
+  const steps = [1, 3, 6, 12, 24, 48, 168, 336, 672, 1344, 2688, 8760];
+  const least = ((to - from) / 3600) * (64 / Math.max(plot.width - 80, 64));
+  const step = (steps.find((one) => one >= least) ?? steps.at(-1)) * 3600;
+  const offset = new Date(from * 1000).getTimezoneOffset() * -60;
+  const found = [];
+  for (let at = Math.ceil((from + offset) / step) * step - offset; at <= to; at += step) found.push(at);
+  return found;
 }
 
 function marks(plot, moves) {
@@ -176,23 +210,19 @@ function marks(plot, moves) {
 
 /** How many requests each stretch brought. */
 export function requests({ quality: q }) {
-  const first = q.at[0];
-  const end = Math.max(q.at.at(-1) + q.hours * 3600, first + 3600 * 6);
+  const bars = uPlot.paths.bars({ size: [0.8, 24], align: 0 });
+  const fill = colour("--before");
   return {
     data: [q.at, q.requests],
+    x: () => span(q),
+    y: (_, most) => [0, most || 1],
     options: {
-      cursor: { show: false },
-      scales: { x: { range: [first - q.hours * 1800, end] }, y: { range: (_, __, most) => [0, most || 1] } },
       padding: SIDES,
       axes: [
-        axis({ space: 64, size: 6, values: () => [] }),
-        axis({ size: 48, space: 26, values: (_, ticks) => ticks.map((tick) => short(tick)) }),
+        axis({ splits: hours, size: 4, values: (_, ticks) => ticks.map(() => "") }),
+        axis({ size: 48, space: 26, values: (_, ticks) => ticks.map(short) }),
       ],
-      series: [
-        {},
-        { fill: colour("--before"), stroke: colour("--before"), width: 0, points: { show: false },
-          paths: uPlot.paths.bars({ size: [0.8, 24], align: 0 }) },
-      ],
+      series: [{}, { fill, stroke: fill, width: 0, points: { show: false }, paths: bars }],
     },
   };
 }
@@ -207,10 +237,10 @@ export function race({ racers }) {
   );
   return {
     data: [x, ...gains],
+    x: () => [0, x.at(-1) || 1],
+    paint: (plot) => ends(plot, racers.map((racer) => racer.label)),
     options: {
-      cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
       padding: [10, 34, 0, 0],
-      scales: { x: { time: false, range: [0, x.at(-1) || 1] } },
       axes: [axis({ space: 40, splits: () => x }), axis({ size: 44, values: (_, ticks) => ticks.map(gained) })],
       series: [
         {},
@@ -220,7 +250,6 @@ export function race({ racers }) {
           return { stroke, width: on ? 2 : 1.25, spanGaps: true, points: { show: true, size: 5, fill: stroke } };
         }),
       ],
-      hooks: { draw: [(plot) => ends(plot, racers.map((racer) => racer.label))] },
     },
   };
 }
@@ -232,6 +261,7 @@ function ends(plot, names) {
   ctx.save();
   ctx.font = `${12 * ratio}px ${getComputedStyle(document.body).fontFamily}`;
   ctx.textBaseline = "middle";
+  ctx.textAlign = "left";
   const found = names.map((name, k) => {
     const values = plot.data[k + 1];
     const last = values.findLastIndex((value) => value !== null);
@@ -257,13 +287,11 @@ export function looks(shown) {
   const top = Math.max(...shown.statistic, ...shown.boundary.map((value) => value ?? 0), 1);
   return {
     data: [x, [start, ...shown.statistic.map(floor)], [null, ...shown.boundary.map(floor)]],
+    x: () => [0, Math.max(shown.size, x.at(-1))],
+    y: graded ? null : () => [0, Math.ceil(top * 1.15)],
     options: {
-      cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
       padding: [10, 12, 0, 0],
-      scales: {
-        x: { time: false, range: [0, shown.size] },
-        y: graded ? { distr: 3 } : { range: [0, Math.ceil(top * 1.15)] },
-      },
+      scales: { y: graded ? { distr: 3 } : {} },
       axes: [axis({ space: 50 }), axis({ size: 44 })],
       series: [
         {},
