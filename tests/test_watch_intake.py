@@ -79,7 +79,8 @@ def test_a_side_follows_from_the_words_and_not_from_who_asks_when(store: SQLiteS
 
 
 def test_what_is_known_of_an_answer_is_the_latest_trusted_word(store: SQLiteStore) -> None:
-    number = next(n for n in range(99) if sums().split.side(case(n)) == "dev")
+    split = sums().split
+    number = next(n for n in range(99) if split.side(case(n)) == "dev")
     store.put_exchanges([exchange(number, RIGHT), exchange(number, WRONG, id="later", at=NOON + 500)])
     intake(store).take()
 
@@ -130,7 +131,8 @@ def test_feedback_counts_in_the_quality_where_no_check_could_tell(store: SQLiteS
 
 
 def test_a_corrected_error_is_a_repair_and_a_quarantined_one_is_not(store: SQLiteStore) -> None:
-    numbers = [n for n in range(40) if sums().split.side(case(n)) == "dev"]
+    split = sums().split
+    numbers = [n for n in range(40) if split.side(case(n)) == "dev"]
     corrected = {"verdict": "corrected", "draft": {"name": "add", "arguments": {}}}
     store.put_exchanges(exchange(n, RIGHT, **corrected) for n in numbers[:3])
     intake(store).take()

@@ -35,18 +35,23 @@ class CanaryWatch:
         self._row = stages[0].row
         self._blocks = {stage.id: Blocks(stage) for stage in stages}
         self._seen = {stage.id: 0 for stage in stages}
-        self._current = stages[-1].id
+        self._current = stages[-1]
         self._scores = Scores(task.improving, quality)
         self._scored: dict[str, dict[str, float | None]] = {}
         guards = len(self._scores.names) - 1
         levels = {name: LEVEL_QUALITY if name == "quality" else LEVEL_GUARDS / guards for name in self._scores.names}
         self.tests = {name: Canary(task.improving.margin, level_harm=level) for name, level in levels.items()}
 
-    def begin(self, stage: Stage) -> None:
-        """Go on with the next stage of the same challenger."""
+    def goes_on_to(self, stage: Stage) -> bool:
+        """Go on to *stage* where it is the present one, or the same challenger's next; else say ``False``."""
+        if stage.id == self._current.id:
+            return True
+        if (stage.policy, stage.step) != (self._current.policy, self._current.step + 1):
+            return False
         self._blocks[stage.id] = Blocks(stage)
         self._seen[stage.id] = 0
-        self._current = stage.id
+        self._current = stage
+        return True
 
     def read(self) -> None:
         """Take in what was served since the last time."""
@@ -67,7 +72,7 @@ class CanaryWatch:
     @property
     def seen(self) -> int:
         """How many differences in quality the current stage has brought."""
-        return self._seen[self._current]
+        return self._seen[self._current.id]
 
     @property
     def told(self) -> JsonObject:

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from gainful.core import JsonObject, Learner, Model, StoreError, digest
+from gainful.core import JsonObject, Learner, Model, StoreError, Usage, canonical, digest
 from gainful.learners import LEARNERS
-from gainful.loop.events import Finished, Opened
+from gainful.loop.events import Finished, Opened, Unconfirmed
 from gainful.loop.improve import improve
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run, Settings
@@ -32,6 +32,7 @@ DEV_CASES = 120  # that a run learns from: what the last step of a race uses, tw
 ROUNDS = 3
 FRESH_CASES = 400
 PAUSE_S = 600.0  # after a run that broke: the model or the disk may need a while
+MOST_FAILURES = 3  # of one run: cases that were forgotten meanwhile, say, never come back
 RUN_DIGITS = 16
 
 
@@ -69,10 +70,23 @@ class Learning:
         self._reason: Reason | None = None
         self._not_before = 0.0
         self._now = 0.0
+        self._failures = 0
 
-    def postpone(self, now: float) -> None:
-        """Begin nothing for a while: the last run broke."""
+    def failed(self, now: float, why: str) -> None:
+        """Begin nothing for a while: the last run broke.  One that broke so often ends without a promotion."""
         self._not_before = now + PAUSE_S
+        self._failures += 1
+        runs = watch_runs(self._store, self._task.name)
+        if self._failures >= MOST_FAILURES and runs and not runs[-1].finished:
+            self._failures = 0
+            written = len(self._store.events(runs[-1].run))
+            ending = (
+                Unconfirmed(reason=f"the run broke {MOST_FAILURES} times, the last time by: {why}"),
+                Finished(runs[-1].spec["champion"], False, None, (), Usage(), Usage()),
+            )
+            for place, event in enumerate(ending):
+                is_last = isinstance(event, Finished)
+                self._store.append_event(runs[-1].run, written + place, canonical(event), last=is_last)
 
     def is_due(self, now: float, alarms: Sequence[str]) -> bool:
         """Whether a run is to be begun, or gone on with."""
@@ -90,6 +104,7 @@ class Learning:
         runs = watch_runs(self._store, self._task.name)
         stored = runs[-1] if runs and not runs[-1].finished else self._begin(len(runs))
         await improve(self._opened(stored, lease), self._learners)
+        self._failures = 0
 
     def unstaged(self) -> Proven | None:
         """Return what the last run has proven, if it was not staged yet and its champion is still the champion."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gainful.core import GainfulError, JsonObject, Learner, Model, StoreError
 from gainful.learners import LEARNERS
@@ -30,6 +31,7 @@ from gainful.watch.evidence import quality_of
 from gainful.watch.holdback import HoldbackWatch
 from gainful.watch.intake import Intake
 from gainful.watch.learning import Learning
+from gainful.watch.probes import ProbeReport, Probes
 from gainful.watch.screen import screen
 from gainful.watch.service import Helm, Mode, Service, Stage, service_key, stages_of
 
@@ -63,37 +65,43 @@ class Watcher:
         self._store = place.store
         self._intake = Intake(self._store, task, partial(screen, kind=task.kind))
         self._learning = Learning(task, place.store, place.memo, place, learners)
-        self._canary: tuple[str, CanaryWatch] | None = None
+        self._probes = Probes(self._store, task, place.model)
+        self._canary: CanaryWatch | None = None
         self._holdback: tuple[str, HoldbackWatch] | None = None
         self._quality = quality_of(place.store, task)
         self._run: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[ProbeReport | None] | None = None
         self._alarms: list[str] = []
         self._served_since = 0
+        self._promoted: Stage | None = None  # whose repairs are still to be entered
 
     async def round(self) -> None:
         """Look once, and do what is due.  Raises ``StoreError`` where the store cannot be used."""
         lease = self._store.take_lease(f"watch {self.task.name}", self._place.holder, LEASE_S)
         if lease is None:
-            await self._stop_run()
+            await self.close()
             return
         self._settle()
+        self._finish()
         helm = Helm(self._store, self.task.name, self._place.clock, lease)
         self._intake.take(EXCHANGES_A_ROUND)
         state = helm.state
         if state.canary is not None:
-            await self._watch_canary(helm, state, state.canary)
+            self._watch_canary(helm, state, state.canary)
         self._watch_champion(helm)
+        self._probe(helm)
         state = helm.state
         if not (state.is_paused or state.is_pinned) and state.canary is None:
             self._learn(helm, lease)
 
     async def close(self) -> None:
         """Stop what is under way; the next watcher goes on with it."""
-        await self._stop_run()
+        await _stopped(self._run, self._probing)
+        self._run = self._probing = None
 
     @property
     def is_busy(self) -> bool:
-        """Whether a run is under way."""
+        """Whether a run is under way, or what follows a promotion."""
         return self._run is not None
 
     # --- what is in service
@@ -103,7 +111,7 @@ class Watcher:
         if self._store.champion(self.task.name) is None:
             self._store.set_champion(self.task.name, self.task.baseline, "baseline")
 
-    async def _watch_canary(self, helm: Helm, state: Service, stage: Stage) -> None:
+    def _watch_canary(self, helm: Helm, state: Service, stage: Stage) -> None:
         if stage.champion != self._store.champion(self.task.name):
             helm.reject("the champion it was compared with is no longer in service")
             return
@@ -114,19 +122,17 @@ class Watcher:
             helm.reject(why, watch.told)
             log.warning("challenger taken back", extra={"task": self.task.name, "reason": why})
         elif verdict == "go on" and not state.is_paused:
-            await self._advance(helm, state, stage, watch.told)
+            self._advance(helm, state, stage, watch.told)
 
     def _canary_watch(self, stage: Stage) -> CanaryWatch:
         """Return the reader of this challenger's evidence, which goes on from stage to stage."""
-        if self._canary is not None and self._canary[0] == stage.id:
-            return self._canary[1]
-        stages = [s for s in stages_of(self._store.ledger(service_key(self.task.name))) if s.policy == stage.policy]
-        last = stages[-(stage.step + 1) :]
-        watch = CanaryWatch(self._store, self.task, last, self._quality)
-        self._canary = stage.id, watch
-        return watch
+        if self._canary is None or not self._canary.goes_on_to(stage):
+            ledger = self._store.ledger(service_key(self.task.name))
+            stages = [known for known in stages_of(ledger) if known.policy == stage.policy][-(stage.step + 1) :]
+            self._canary = CanaryWatch(self._store, self.task, stages, self._quality)
+        return self._canary
 
-    async def _advance(self, helm: Helm, state: Service, stage: Stage, evidence: JsonObject) -> None:
+    def _advance(self, helm: Helm, state: Service, stage: Stage, evidence: JsonObject) -> None:
         """Take the next stage: a larger share, or into service."""
         shares = self.task.improving.ramp
         following = (
@@ -141,7 +147,7 @@ class Watcher:
         else:
             helm.promote(self._seed(state), self.task.improving.holdback, evidence)
             log.info("promoted", extra={"task": self.task.name, "policy": stage.policy})
-            await self._learning.settle(stage.policy, stage.champion)
+            self._promoted = stage
 
     def _watch_champion(self, helm: Helm) -> None:
         """Take the champion back where it does harm, and notice where quality falls."""
@@ -166,16 +172,27 @@ class Watcher:
             self._holdback = name, HoldbackWatch(self._store, self.task, stage, since, self._quality)
         return self._holdback[1]
 
+    def _probe(self, helm: Helm) -> None:
+        """Ask old cases again beside all else, and say so where the model behind the name has changed."""
+        if self._probing is not None and self._probing.done():
+            report = None if self._probing.exception() else self._probing.result()
+            self._probing = None
+            if report is not None and report.is_alarm:
+                helm.alarm("model", report.told)
+                log.warning("another model answers behind the name", extra={"task": self.task.name})
+                self._alarms.append("another model answers behind the name")
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probes.round(self._place.clock()))
+
     # --- learning
 
     def _learn(self, helm: Helm, lease: Lease) -> None:
         """Begin a run where one is due, and stage what a finished one has proven."""
-        if self._run is not None and self._run.done():
-            error, self._run = self._run.exception(), None
-            if error is not None:
-                log.error("a run ended in an error", extra={"task": self.task.name, "reason": _said(error)})
-                self._learning.postpone(self._place.clock())
         if self._run is not None:
+            return
+        if self._promoted is not None:
+            promoted, self._promoted = self._promoted, None
+            self._run = asyncio.create_task(self._learning.settle(promoted.policy, promoted.champion))
             return
         proven = self._learning.unstaged()
         if proven is not None:
@@ -192,15 +209,26 @@ class Watcher:
         helm.stage(challenger, mode, share, self._seed(state), registration)
         log.info("challenger staged", extra={"task": self.task.name, "policy": challenger, "mode": mode})
 
-    async def _stop_run(self) -> None:
-        if self._run is not None:
-            self._run.cancel()
-            await asyncio.gather(self._run, return_exceptions=True)
-            self._run = None
+    def _finish(self) -> None:
+        """Let go of a run that has ended."""
+        if self._run is None or not self._run.done():
+            return
+        error, self._run = self._run.exception(), None
+        if error is not None:
+            log.error("a run ended in an error", extra={"task": self.task.name, "reason": _said(error)})
+            self._learning.failed(self._place.clock(), _said(error))
 
     def _seed(self, state: Service) -> str:
         """Return the seed of the next stage: fixed by the ledger so far, before any request of it."""
         return hashlib.sha256(f"{self.task.name} {state.head}".encode()).hexdigest()
+
+
+async def _stopped(*works: asyncio.Task[Any] | None) -> None:
+    """Cancel what is under way, and wait for its end."""
+    under_way = [work for work in works if work is not None]
+    for work in under_way:
+        work.cancel()
+    await asyncio.gather(*under_way, return_exceptions=True)
 
 
 def _said(error: BaseException) -> str:
