@@ -1,8 +1,8 @@
-"""``kill -9`` of server and watcher at random moments, while callers ask and the service moves; then the books are checked.
+"""``kill -9`` of server and watcher at random moments, while callers ask and the service moves; then the books.
 
-The scripted vendor of ``inside/sums.py`` behind ``gainful serve --improve``.  At each of 50 seeded moments a worker, the
-watcher or the whole server is killed and, where need be, started again; now and then a person rolls back, so that there
-is always something to learn, to stage and to promote.  Afterwards:
+The scripted vendor of ``inside/sums.py`` behind ``gainful serve --improve``.  At each of 50 seeded moments a worker,
+the watcher or the whole server is killed and, where need be, started again; now and then a person rolls back, so that
+there is always something to learn, to stage and to promote.  Afterwards:
 
 - every reply that a caller received whole is in the store;
 - the service ledger is an unbroken chain, and so is that of every hold-out;
@@ -58,12 +58,12 @@ class Callers:
 
     async def ask(self, stopped: asyncio.Event) -> None:
         number = 0
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
-            async with asyncio.TaskGroup() as asking:
-                while not stopped.is_set():
-                    number += 1
-                    asking.create_task(self._one(session, number))
-                    await asyncio.sleep(1 / RATE)
+        patience = aiohttp.ClientTimeout(total=20)
+        async with aiohttp.ClientSession(timeout=patience) as session, asyncio.TaskGroup() as asking:
+            while not stopped.is_set():
+                number += 1
+                asking.create_task(self._one(session, number))
+                await asyncio.sleep(1 / RATE)
 
     async def _one(self, session: aiohttp.ClientSession, number: int) -> None:
         asked = case(number)
@@ -140,18 +140,14 @@ def faults(store: SQLiteStore, received: list[str]) -> Iterator[str]:
     champions = [line.content["champion"] for line in lines if line.kind in ("promoted", "rolled-back")]
     if champions and champions[-1] != store.champion(NAME):
         yield f"the ledger's champion is {champions[-1][:12]}, the store's {str(store.champion(NAME))[:12]}"
-    staged = [
-        line.content["registration"] for line in lines if line.kind == "staged" and not line.content["stage"]["step"]
-    ]
+    first = [line for line in lines if line.kind == "staged" and line.content["stage"]["step"] == 0]
+    staged = [line.content["registration"] for line in first]
     if len(staged) != len(set(staged)):
         yield "a registration was staged twice"
     state = Service()
     for line in lines:
-        if (
-            line.kind == "staged"
-            and state.canary is not None
-            and state.canary.policy != line.content["stage"]["policy"]
-        ):
+        on_its_way = state.canary and state.canary.policy
+        if line.kind == "staged" and on_its_way not in (None, line.content["stage"]["policy"]):
             yield f"line {line.seq} stages a challenger while another is on its way in"
         state = state.after(line)
     for run in store.runs():
@@ -183,12 +179,8 @@ async def run(kills: int) -> None:
         kinds = Counter(line.kind for line in store.ledger(service_key(NAME)))
         runs = len(store.runs())
     print(f"kills {dict(done)}, lines {dict(kinds)}, {runs} runs, not answered {dict(callers.lost)}")
-    figures = [
-        ("replies received whole", len(callers.received)),
-        ("service lines", kinds.total()),
-        ("faults", len(found)),
-    ]
-    publish("kills", [Figure("kill -9", name, "", kills, (float(value),)) for name, value in figures])
+    figures = {"replies received whole": len(callers.received), "lines": kinds.total(), "faults": len(found)}
+    publish("kills", [Figure("kill -9", name, "", kills, (float(value),)) for name, value in figures.items()])
     if found:
         raise SystemExit("\n".join(found))
 
