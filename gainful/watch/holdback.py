@@ -1,20 +1,24 @@
 """After a promotion, for ever: is the champion still no worse than the one before, and as good as when it came in?
 
-Guarantees: both alarms ring without cause no more often than once in ``RUN_LENGTH`` comparisons on average; a champion
-that is taken back was worse in the comparison, or bad by itself with the comparison against it.
+Guarantees: without cause the alarms ring no more often than once in ``RUN_LENGTH`` comparisons or scores on average, the
+one on quality itself where the bound it is held against is below the truth; a champion that is taken back was worse in
+the comparison, or bad by itself with the comparison against it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gainful.core import JsonObject
-from gainful.gate import Alarm
+from gainful.gate import Alarm, mean_interval, proportion_interval
 from gainful.store import Store
 from gainful.tasks import Task
 from gainful.watch.evidence import Blocks, Scorer
 from gainful.watch.service import Stage
 
 RUN_LENGTH = 10_000  # comparisons between two false alarms, on average at least
-REFERENCE = 200  # first known scores, whose mean is what the champion's quality is held against afterwards
+REFERENCE = 500  # first known scores; a bound below their mean is what the champion is held against afterwards
+REFERENCE_LEVEL = 0.05  # two-sided: in 1 of 40 promotions the bound is above the truth, and the alarm rings sooner
 LOOK_BACK = 200_000  # exchanges read again when a watcher starts: an alarm may begin anywhere
 BATCH = 500
 
@@ -33,17 +37,14 @@ class HoldbackWatch:
         self.against_former = Alarm(margin, RUN_LENGTH)
         self.by_itself = Alarm(margin, RUN_LENGTH)
         self._sum, self.compared = 0.0, 0
-        self._reference_sum, self.known = 0.0, 0
+        self._first: list[float] = []
+        self.reference: float | None = None  # what quality is held against, once enough is known
+        self.known = 0
 
     @property
     def gain(self) -> float | None:
         """The champion's mean score minus the former one's, in comparisons so far; ``None`` where there is none."""
         return self._sum / self.compared if self.compared else None
-
-    @property
-    def reference(self) -> float | None:
-        """What quality is held against, once enough is known."""
-        return self._reference_sum / REFERENCE if self.known >= REFERENCE else None
 
     @property
     def told(self) -> JsonObject:
@@ -79,10 +80,12 @@ class HoldbackWatch:
 
     def _see_itself(self, score: float) -> None:
         self.known += 1
-        if self.known <= REFERENCE:
-            self._reference_sum += score
-        elif self.reference is not None:
+        if self.reference is not None:
             self.by_itself.see(score - self.reference)
+            return
+        self._first.append(score)
+        if len(self._first) == REFERENCE:
+            self.reference = _lowest(self._first)
 
     def _see_former(self, difference: float) -> None:
         self.compared += 1
@@ -102,3 +105,10 @@ class HoldbackWatch:
     def drifts(self) -> bool:
         """Whether quality fell below what it was when the champion came in."""
         return self.by_itself.rings
+
+
+def _lowest(scores: Sequence[float]) -> float:
+    """Return a bound below the mean that *scores* come from; exact for pass/fail."""
+    if set(scores) <= {0.0, 1.0}:
+        return proportion_interval(int(sum(scores)), len(scores), REFERENCE_LEVEL)[0]
+    return mean_interval(scores, REFERENCE_LEVEL)[0]
