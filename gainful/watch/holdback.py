@@ -1,8 +1,8 @@
 """After a promotion, for ever: is the champion still no worse than the one before, and as good as when it came in?
 
-Guarantees: without cause the alarms ring no more often than once in ``RUN_LENGTH`` comparisons or scores on average, the
-one on quality itself where the bound it is held against is below the truth; a champion that is taken back was worse in
-the comparison, or bad by itself with the comparison against it.
+Guarantees: without cause the alarms ring no more often than once in ``RUN_LENGTH`` comparisons or scores on average,
+the one on quality itself where the bound it is held against is below the truth; a champion that is taken back was worse
+in the comparison, or bad by itself with the comparison against it.
 """
 
 from __future__ import annotations
