@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 from report_runs import ARGUMENTS, CHAMPION, ONE_DEMO, REFINE, RUNS, opening
 
-from gainful.core import Answer, Arm, Case, Exchange, Policy, Trial, Usage, canonical
+from gainful.core import Answer, Arm, Attempt, Case, Exchange, Policy, Trial, Usage, canonical
 from gainful.loop.events import Event, Finished, Started
 from gainful.store import Banked, Probe, Repair, SQLiteStore, Store, Tally
 from gainful.watch.service import Helm
@@ -64,7 +64,7 @@ def _life(hours: int, words: str, stored: str) -> bytes:
         helm.alarm("quality fell in the last hours", {"n": 400})
         clock.at += HOUR_S
         helm.stage(REFINE.id, "canary", 0.05, "5d" * 32, "9c" * 32, EVIDENCE)
-        run(store, "run-2", begun("run-2"))
+        run(store, "run-2", unfinished())
         store.take_in(TASK, "tallies", 10, (), tallies(hours))
         store.take_in(TASK, "cases", 10, cases(words))
         mend(store, words)
@@ -73,7 +73,8 @@ def _life(hours: int, words: str, stored: str) -> bytes:
 
 
 def run(store: Store, name: str, events: list[Event]) -> None:
-    store.start_run(name, TASK, {"settings": {"alpha": 0.05}, "name": name})
+    begun = {"at": START, "why": "20 new errors: not JSON"}
+    store.start_run(name, TASK, {"settings": {"alpha": 0.05}, "name": name, "watch": begun})
     for seq, event in enumerate(events):
         if isinstance(event, Started):
             event = msgspec.structs.replace(event, run=name, task=TASK, holdout_digest=HOLDOUT)
@@ -86,7 +87,7 @@ def run(store: Store, name: str, events: list[Event]) -> None:
         store.append_ledger(HOLDOUT, "closed", {"registration": "9b" * 32, "decision": "promoted", "n": 52})
 
 
-def begun(name: str) -> list[Event]:
+def unfinished() -> list[Event]:
     """A run in the middle of its confirmation."""
     events = RUNS["not promoted"]
     return [*opening(), *events[3:-3]]
@@ -174,6 +175,11 @@ def mend(store: Store, words: str) -> None:
         TASK,
         [Repair(f"{k:064x}", asked(words, k), "5", "4", "check", START + 10.0, "", CHAMPION.id) for k in range(8, 20)],
     )
+    scores = {k: 0.0 if k in (8, 9, 10, 29) else 1.0 for k in range(8, 30)}  # 8 to 19 were repaired, the rest right
+    store.put_attempts(
+        TASK, [Attempt(asked(words, k).id, ONE_DEMO.id, Answer("4"), score=s) for k, s in scores.items()]
+    )
+    store.put_attempts(TASK, [Attempt(asked(words, k).id, CHAMPION.id, Answer("4"), score=1.0) for k in range(20, 30)])
     answers = Answer("4"), Answer("4")
     store.put_probes(
         TASK,

@@ -81,6 +81,7 @@ def test_the_newest_run_is_shown_with_race_and_boundary(picture: Snapshot) -> No
     assert shown.looks is not None
     assert shown.race is not None
     assert (shown.run, shown.state, shown.looks.promoted) == ("run-2", "confirming", None)
+    assert (shown.why, shown.at) == ("20 new errors: not JSON", START)
     assert shown.looks.boundary[-1] is not None
     assert [racer.label for racer in shown.race.racers] == ["c5", "c6", "c7"]
 
@@ -97,8 +98,11 @@ def test_errors_are_counted_before_and_after_with_examples(picture: Snapshot) ->
 def test_rates_of_what_comes_back_have_an_interval_and_are_unknown_without_evidence(
     picture: Snapshot, tmp_path: Path
 ) -> None:
-    assert (picture.forgotten.count, picture.forgotten.n) == (2, 20)
-    assert (picture.repeated.n, picture.repeated.count) == (12, 9)
+    assert (picture.repeated.count, picture.repeated.n) == (3, 12)
+    assert (picture.forgotten.count, picture.forgotten.n) == (1, 10)
+    assert (picture.probed.count, picture.probed.n) == (2, 20)
+    assert picture.probed.low is not None
+    assert picture.probed.low < 0.1 < (picture.probed.high or 0)
     assert picture.labels == 4
     with SQLiteStore(tmp_path / "empty.db") as store:
         empty = snapshot(store, TASK, START)
@@ -145,6 +149,9 @@ def test_spend_counts_what_shadows_cost_too(picture: Snapshot) -> None:
     assert picture.spend.all.calls == sum(tally.calls for tally in found)
     assert picture.spend.all.requests == sum(tally.requests for tally in found if tally.arm != "shadow")
     assert picture.spend.day.requests < picture.spend.all.requests / 2
+    assert picture.spend.all.extra_calls == sum(
+        tally.calls - tally.requests for tally in found if tally.arm != "shadow"
+    )
     assert (picture.spend.runs, picture.spend.learning.calls) == (1, 1084)
 
 

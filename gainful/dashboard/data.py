@@ -14,7 +14,7 @@ import msgspec
 
 from gainful.answers.rule import METHODS, TRIALS, Standing, standing
 from gainful.core import Exchange, Trial, Usage
-from gainful.dashboard.errors import Groups, Share, forgotten, in_proof, in_traffic, repeated
+from gainful.dashboard.errors import Groups, Share, in_proof, in_traffic, probed, share
 from gainful.dashboard.moves import InService, Move, moves, policies
 from gainful.dashboard.quality import Quality, Rate, quality, rate
 from gainful.dashboard.spend import Spend, spend
@@ -22,11 +22,13 @@ from gainful.dashboard.trying import Staged, Trying, staged, trying
 from gainful.loop.journal import read_events
 from gainful.report.story import Story, tell
 from gainful.store import Banked, Run, Store
+from gainful.watch.repairs import rates
 from gainful.watch.service import replay, service_key
 from gainful.watch.status import ErrorBudget, error_budget
 
-MOST_CASES = 1000  # of the bank, the newest: enough for groups of errors and for what was repaired
+MOST_CASES = 1000  # of the bank, the newest
 MOST_RUNS = 50  # whose spend is added up, and in which receipts are looked for
+RATES_S = 60.0  # between two counts of what came back: they read every attempt of two policies, and change rarely
 ALPHA = 0.05  # of a lifetime before its first confirmation, where a run does not say
 
 
@@ -58,7 +60,10 @@ class Champion(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One picture of a task; ``at`` is when it was taken, in Unix seconds."""
+    """One picture of a task; ``at`` is when it was taken, in Unix seconds.
+
+    ``repeated`` and ``forgotten`` are those of ``watch.repairs``, ``probed`` is about the model behind the name.
+    """
 
     task: str
     at: float
@@ -70,6 +75,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     errors: tuple[Groups, ...]
     repeated: Share
     forgotten: Share
+    probed: Share
     labels: int
     cases: int
     correction_model: str
@@ -87,6 +93,8 @@ class Reader:
         self._task = task
         self._with_text = with_text
         self._done: dict[str, Story] = {}
+        self._rates: tuple[Share, Share] = (share(0, 0), share(0, 0))
+        self._rates_of: tuple[str | None, str | None, float] = (None, None, 0.0)
 
     def read(self, store: Store, now: float) -> Snapshot:
         """Return the picture of the task as of *now*; raises ``StoreError`` where the store cannot be read."""
@@ -99,6 +107,7 @@ class Reader:
         service = replay(ledger)
         champion = store.champion(task)
         newest = next(iter(store.exchanges(task, limit=1)), None)
+        came_back, lost = self._kept(store, champion, service.former, now)
         with_text = self._with_text and _is_stored_in_full(newest)
         model = _model(newest, stories)
         ours = [tally for tally in tallies if tally.arm == "champion" and tally.policy == champion]
@@ -109,10 +118,11 @@ class Reader:
             quality=quality(tallies),
             moves=tuple(moves(task, ledger, history, tallies)),
             staged=tuple(staged(service, ledger, tallies)),
-            trying=trying(stories[-1], finished=runs[-1].finished) if runs else None,
+            trying=trying(runs[-1], stories[-1]) if runs else None,
             errors=tuple(_errors(cases, stories, champion, with_text=with_text)),
-            repeated=repeated(store.repairs(task, limit=MOST_CASES), cases),
-            forgotten=forgotten(store.probes(task, limit=MOST_CASES)),
+            repeated=came_back,
+            forgotten=lost,
+            probed=probed(store.probes(task, limit=MOST_CASES)),
             labels=sum(case.signal == "feedback" for case in cases),
             cases=len(cases),
             correction_model=model,
@@ -124,6 +134,18 @@ class Reader:
             ),
             has_text=with_text,
         )
+
+    def _kept(self, store: Store, champion: str | None, former: str | None, now: float) -> tuple[Share, Share]:
+        """Return the repeat-error rate and the forgetting rate, counted now and then."""
+        counted = self._rates_of
+        if champion is not None and (counted[:2] != (champion, former) or not 0.0 <= now - counted[2] < RATES_S):
+            found = rates(store, self._task, champion, former)
+            self._rates = (
+                share(found.repeated.n, found.repeated.errors),
+                share(found.forgotten.n, found.forgotten.errors),
+            )
+            self._rates_of = (champion, former, now)
+        return self._rates
 
     def _story(self, store: Store, run: Run) -> Story:
         if run.run in self._done:

@@ -10,7 +10,7 @@ from gainful.core import message_text
 from gainful.gate import proportion_interval
 from gainful.loop.events import ErrorGroup
 from gainful.report import words
-from gainful.store import Banked, Probe, Repair
+from gainful.store import Banked, Probe
 
 EXAMPLES = 3
 EXAMPLE_CHARACTERS = 300
@@ -89,16 +89,8 @@ def in_proof(n: int, before: Sequence[ErrorGroup], after: Sequence[ErrorGroup], 
     return Groups("held-out cases", n, n, _ranked(groups))
 
 
-def repeated(repairs: Iterable[Repair], cases: Iterable[Banked]) -> Share:
-    """Return the share of repaired errors that were wrong again when last asked after their repair."""
-    last = {case.id: case for case in cases}
-    again = [last[repair.id] for repair in repairs if repair.id in last and last[repair.id].last_at > repair.at]
-    scores = [case.score for case in again if case.score is not None]
-    return share(len(scores), sum(score < 1.0 for score in scores))
-
-
-def forgotten(probes: Iterable[Probe]) -> Share:
-    """Return the share of probes that were right twice and are no longer."""
+def probed(probes: Iterable[Probe]) -> Share:
+    """Return the share of probes that were right twice on one day and wrong later, under the same policy."""
     right = [p for p in probes if p.scores == (1.0, 1.0) and p.after_score is not None]
     return share(len(right), sum(probe.after_score != 1.0 for probe in right))
 

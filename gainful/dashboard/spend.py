@@ -14,10 +14,14 @@ DAY_HOURS = 24
 
 
 class Spent(msgspec.Struct, frozen=True):
-    """What some requests cost; ``cost_usd`` is ``None`` where no price is known."""
+    """What some requests cost, unheard copies of them included; ``cost_usd`` is ``None`` where no price is known.
+
+    ``extra_calls`` are those that heard replies took beyond one each: votes, refinements and corrections.
+    """
 
     requests: int
     calls: int
+    extra_calls: int
     prompt_tokens: int
     completion_tokens: int
     corrected: int
@@ -54,6 +58,7 @@ def _spent(tallies: Sequence[Tally]) -> Spent:
     return Spent(
         requests=requests,
         calls=sum(tally.calls for tally in tallies),
+        extra_calls=sum(max(tally.calls - tally.requests, 0) for tally in heard),
         prompt_tokens=sum(tally.prompt_tokens for tally in tallies),
         completion_tokens=sum(tally.completion_tokens for tally in tallies),
         corrected=sum(tally.corrected for tally in heard),

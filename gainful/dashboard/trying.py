@@ -10,7 +10,7 @@ import msgspec
 from gainful.dashboard.quality import HOUR_S, Rate, rate
 from gainful.report import words
 from gainful.report.story import Confirmation, Round, Story
-from gainful.store import LedgerEntry, Tally
+from gainful.store import LedgerEntry, Run, Tally
 from gainful.watch.service import Service, Stage
 
 CHANGE_CHARACTERS = 200
@@ -57,9 +57,14 @@ class Looks(msgspec.Struct, frozen=True):
 
 
 class Trying(msgspec.Struct, frozen=True):
-    """The newest run of a task; ``state`` says in a word or two how far it is."""
+    """The newest run of a task; ``state`` says in a word or two how far it is, ``why`` what it was begun for, and when.
+
+    Runs that a person began say neither: empty, and ``None``.
+    """
 
     run: str
+    at: float | None
+    why: str
     model: str
     state: str
     certifiable: str
@@ -103,19 +108,22 @@ class Staged(msgspec.Struct, frozen=True):
     theirs: Rate
 
 
-def trying(story: Story, *, finished: bool) -> Trying | None:
-    """Return how far a run has come by its records; ``None`` where nothing is written yet."""
+def trying(run: Run, story: Story) -> Trying | None:
+    """Return how far *run* has come by its records; ``None`` where nothing is written yet."""
     if story.started is None:
         return None
     shown = story.confirmations[-1] if story.confirmations else None
     reason = story.started.obstacle or (story.unconfirmed.reason if story.unconfirmed else "")
     round = story.rounds[-1] if story.rounds else None
+    begun = run.spec.get("watch") or {}
     return Trying(
         run=story.started.run,
+        at=begun.get("at"),
+        why=words.clip(begun.get("why", ""), 200),
         model=words.clip(story.started.model, 100),
-        state=_state(round, shown, finished=finished),
+        state=_state(round, shown, finished=run.finished),
         certifiable=words.certifiable(story.power) if story.power else "",
-        obstacle=words.clip(reason, 300),
+        obstacle=words.clip(words.sentence(reason), 300),
         dev=story.started.dev,
         holdout=story.started.holdout,
         race=_race(round) if round and round.rungs else None,

@@ -27,7 +27,11 @@ const money = (usd) => {
   const digits = usd > 0 && usd < 0.1 ? 4 : 2;
   return `$${usd.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
 };
-const bet = (value) => (value >= 100 ? count(Math.round(value)) : Number(value.toPrecision(2)).toString());
+const bet = (value) => {
+  if (value >= 1e6) return "over 1,000,000";
+  if (value > 0 && value < 0.01) return "<0.01";
+  return value >= 100 ? count(Math.round(value)) : Number(value.toPrecision(2)).toString();
+};
 const short = (policy) => policy.slice(0, 12);
 const clock = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const moment = (at) => clock.format(at * 1000);
@@ -199,7 +203,7 @@ function summary(q) {
 }
 
 function readout({ quality: q }, data, at) {
-  const k = q.at.indexOf(data[0][at]);
+  const k = q.at.indexOf(data[0][at] - q.hours * 1800);
   if (k < 0) return "";
   const arms = q.arms.filter((arm) => arm.mean[k] !== null).map((arm) => `${arm.arm} ${tenths(arm.mean[k])} of ${arm.known[k]}`);
   const band = q.band_mean[k] === null ? [] : [`so far ${tenths(q.band_mean[k])} (${tenths(q.band_low[k])} to ${tenths(q.band_high[k])})`];
@@ -218,7 +222,7 @@ function showRun() {
   if (!trying) return fill("run", note("No run has been made."));
   fill("run",
     h("h3", null, `Newest run: ${trying.state}`),
-    note(`${trying.run} with ${trying.model}, on ${plural(trying.dev, "dev case")}. ${trying.certifiable} ${trying.obstacle}`),
+    note(trying.why ? `Begun ${trying.at === null ? "" : `${moment(trying.at)}, `}because of ${trying.why}. ` : "", `${trying.run} with ${trying.model}, on ${plural(trying.dev, "dev case")}. ${trying.certifiable} ${trying.obstacle}`),
     h("div", { class: "split" }, trying.looks ? confirmation(trying.looks) : null, trying.race ? raced(trying.race) : null));
 }
 
@@ -304,13 +308,14 @@ const examples = (words, found) => found.map((one) => h("dl", { class: "example"
   one.said ? [h("dt", null, "check says"), h("dd", null, one.said)] : []));
 
 function showKept() {
-  const { repeated, forgotten, labels, cases, policies } = state;
+  const { repeated, forgotten, probed, labels, cases, policies } = state;
   const rate = (found) => (found.n ? `${percent(found.count / found.n)} (${percent(found.low)} to ${percent(found.high)}), ${count(found.count)} of ${count(found.n)}` : LEAST);
   const won = policies.filter((one) => one.certified_at !== null).reverse();
   fill("kept",
     h("dl", { class: "facts" },
-      h("dt", null, "Errors that came back"), h("dd", null, rate(repeated), note("of repaired errors that were asked again and scored")),
-      h("dt", null, "Right answers forgotten"), h("dd", null, rate(forgotten), note("of old answers that were right twice and were asked again")),
+      h("dt", null, "Errors that came back"), h("dd", null, rate(repeated), note("of repaired errors, asked again of the champion")),
+      h("dt", null, "Right answers forgotten"), h("dd", null, rate(forgotten), note("of cases that the former champion had right")),
+      h("dt", null, "Model behind the name"), h("dd", null, rate(probed), note("of probes that were right twice are wrong now, under the same policy")),
       h("dt", null, "Scored by callers"), h("dd", null, cases ? `${count(labels)} of the newest ${plural(cases, "case")}` : LEAST, note("the others by checks; nobody was asked to label"))),
     h("h3", null, "How fast an error became a fix"),
     won.length ? table("From first failure to fix", ["policy", ">failure to certified", ">certified to service", ">in all"], won.map((one) => [
@@ -338,7 +343,7 @@ function showCorrections() {
 function showSpend() {
   const { spend } = state;
   const row = (name, one) => [name, one.requests === undefined ? "–" : count(one.requests), count(one.calls ?? 0), count((one.prompt_tokens ?? 0) + (one.completion_tokens ?? 0)), known(one.cost_usd, money)];
-  const extra = spend.all.requests ? (1000 * Math.max(0, spend.all.calls - spend.all.requests)) / spend.all.requests : null;
+  const extra = spend.all.requests ? (1000 * spend.all.extra_calls) / spend.all.requests : null;
   fill("spend",
     table("Spend", ["", ">requests", ">calls", ">tokens", ">money"], [row("Serving, 24 hours", spend.day), row("Serving, all", spend.all), row(`Learning, ${plural(spend.runs, "run")}`, spend.learning)]),
     h("dl", { class: "facts" },
@@ -385,7 +390,7 @@ const PARTS = [
   [["staged", "moves"], showStages],
   [["trying"], showRun],
   [["errors", "has_text"], showErrors],
-  [["repeated", "forgotten", "labels", "cases", "policies"], showKept],
+  [["repeated", "forgotten", "probed", "labels", "cases", "policies"], showKept],
   [["corrections", "correction_model"], showCorrections],
   [["spend"], showSpend],
   [["budget"], showBudget],

@@ -140,10 +140,10 @@ export const ENOUGH = 10;
 /** Points of each arm, the band of the champion anew with each champion, and a line for every move. */
 export function quality({ quality: q, moves, phone }) {
   const least = q.arms.some((arm) => arm.known.some((n) => n >= ENOUGH)) ? ENOUGH : 1;
-  const columns = [q.at, q.band_low, q.band_high, q.band_mean, ...q.arms.map((arm) => steady(arm, least))];
+  const columns = [middles(q), q.band_low, q.band_high, q.band_mean, ...q.arms.map((arm) => steady(arm, least))];
   const data = columns.map(() => []);
   q.at.forEach((_, k) => {
-    if (k && q.policies[k] !== q.policies[k - 1]) data.forEach((list, c) => list.push(c ? null : q.at[k] - 1));
+    if (k && q.policies[k] !== q.policies[k - 1]) data.forEach((list, c) => list.push(c ? null : q.at[k]));
     columns.forEach((column, c) => data[c].push(column[k]));
   });
   const known = columns.slice(1).flat().filter((value) => value !== null);
@@ -169,10 +169,11 @@ export function quality({ quality: q, moves, phone }) {
   };
 }
 
-/** The hours that both plots show: half a stretch more on either side, and never fewer than six. */
-function span(q) {
-  return [q.at[0] - q.hours * 1800, Math.max(q.at.at(-1) + q.hours * 1800, q.at[0] + 3600 * 6)];
-}
+/** A point stands in the middle of its stretch, so that a move lies on the side of it where it happened. */
+const middles = (q) => q.at.map((at) => at + q.hours * 1800);
+
+/** The time that both plots show. */
+const span = (q) => [q.at[0], Math.max(q.at.at(-1) + q.hours * 3600, q.at[0] + 3600 * 3)];
 
 /** Ticks at full hours or days of the reader's own time zone. */
 function hours(plot, _, from, to) {
@@ -213,7 +214,7 @@ export function requests({ quality: q }) {
   const bars = uPlot.paths.bars({ size: [0.8, 24], align: 0 });
   const fill = colour("--before");
   return {
-    data: [q.at, q.requests],
+    data: [middles(q), q.requests],
     x: () => span(q),
     y: (_, most) => [0, most || 1],
     options: {
