@@ -51,12 +51,13 @@ def test_the_caps_hold(found: list[Banked], improving: Improving, most: int, see
 
     fit = [one for one in found if one.side == "dev" and not one.quarantine and not one.opened]
     several = {one.key for one in chosen} if improving.apart else {one.key for one in fit}
+    templates = len({template(one.case.text) for one in (chosen if improving.apart else fit)})
     keys = Counter(one.key for one in chosen)
     shapes = Counter(template(one.case.text) for one in chosen)
     assert len(chosen) <= most
     assert {one.id for one in chosen} <= {one.id for one in fit}
     assert len({one.id for one in chosen}) == len(chosen)
-    assert all(count <= max(1, MOST_OF_A_TEMPLATE * most) for count in shapes.values())
+    assert all(count <= max(1, MOST_OF_A_TEMPLATE * most, most / templates) for count in shapes.values())
     if len(several) > 1:
         assert all(count <= max(1, improving.most_of_a_key * most, most / len(several)) for count in keys.values())
 
@@ -163,6 +164,12 @@ def test_a_flood_of_one_template_stays_a_twentieth() -> None:
 )
 def test_a_template_masks_what_varies(one: str, other: str) -> None:
     assert template(one) == template(other)
+
+
+def test_traffic_of_one_template_is_learned_from() -> None:
+    found = [banked(number, f"Add {number} and 7.") for number in range(100)]
+
+    assert len(select(found, USUAL, 40, 0)) == 40
 
 
 def test_templates_of_different_words_differ() -> None:

@@ -218,6 +218,10 @@ class Bank(Protocol):
 
     # --- forgetting
 
+    def brought_by(self, key: str) -> list[str]:
+        """Return the ids of the cases and repairs that the caller *key* brought, both the bank's and the cases' own."""
+        ...
+
     def forget_key(self, key: str, policies: Sequence[str] = ()) -> Forgotten:
         """Remove all that the caller *key* brought, in one transaction, and leave no byte of it on the disk.
 

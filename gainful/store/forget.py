@@ -107,8 +107,20 @@ class _Words:
         return bool(quoted) and at < len(self._texts) and self._texts[at].startswith(quoted)
 
 
-def _remove_cases(database: Database, connection: sqlite3.Connection, key: str) -> tuple[_Words, int, int, int]:
-    """Remove the cases of *key*, its repairs, and repairs and probes of its cases; return what and how many."""
+def brought(database: Database, key: str) -> list[str]:
+    """Return what ``Bank.brought_by`` says."""
+    return sorted(_found(database, key).words.ids)
+
+
+class _Found(NamedTuple):
+    """The rows of a caller's cases, and of repairs that are theirs or of their cases."""
+
+    words: _Words
+    cases: list[int]
+    repairs: list[int]
+
+
+def _found(database: Database, key: str) -> _Found:
     words = _Words()
     cases = database.rows('SELECT id, digest, "case" FROM banked WHERE key = ?', key)
     for _, id, content in cases:
@@ -119,11 +131,17 @@ def _remove_cases(database: Database, connection: sqlite3.Connection, key: str) 
         if owner == key or {long_id(id), repair.case.id} & words.ids:
             repairs.append(row)
             words.add(long_id(id), repair.case)
+    return _Found(words, [row for row, *_ in cases], repairs)
+
+
+def _remove_cases(database: Database, connection: sqlite3.Connection, key: str) -> tuple[_Words, int, int, int]:
+    """Remove the cases of *key*, its repairs, and repairs and probes of its cases; return what and how many."""
+    words, cases, repairs = _found(database, key)
     probes = []
     for row, id, content in database.rows("SELECT id, digest, content FROM probes"):
         if {long_id(id), database.read(_probe, content).case.id} & words.ids:
             probes.append(row)
-    for table, rows in (("banked", [row for row, *_ in cases]), ("repairs", repairs), ("probes", probes)):
+    for table, rows in (("banked", cases), ("repairs", repairs), ("probes", probes)):
         connection.executemany(f"DELETE FROM {table} WHERE id = ?", ((row,) for row in rows))
     words.sort()
     return words, len(cases), len(repairs), len(probes)

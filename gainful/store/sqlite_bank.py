@@ -14,7 +14,7 @@ from gainful.core import Case, StoreError, Value
 from gainful.store.bank import Banked, Forgotten, Lease, Probe, Repair, Side, Signal, Tally
 from gainful.store.compact import encode, long_id, pack, short_id
 from gainful.store.database import Database
-from gainful.store.forget import forget
+from gainful.store.forget import brought, forget
 from gainful.store.sqlite_traffic import OF_TASK, enter_task
 
 
@@ -257,6 +257,9 @@ class SQLiteBank:
             )
 
     # --- forgetting
+
+    def brought_by(self, key: str) -> list[str]:
+        return brought(self._database, key)
 
     def forget_key(self, key: str, policies: Sequence[str] = ()) -> Forgotten:
         return forget(self._database, key, policies)

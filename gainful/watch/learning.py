@@ -93,25 +93,25 @@ class Learning:
         self._now = now
         if now < self._not_before:
             return False
-        runs = watch_runs(self._store, self._task.name)
-        if runs and not runs[-1].finished:
+        if (last := self._last_run()) is not None and not last.finished:
             return True
         self._reason = reason_to_try(self._store, self._task, now, alarms)
         return self._reason is not None
 
     async def run(self, lease: Lease) -> None:
         """Go on with the last run, or begin one and see it through."""
+        last = self._last_run()
         runs = watch_runs(self._store, self._task.name)
-        stored = runs[-1] if runs and not runs[-1].finished else self._begin(len(runs))
+        stored = last if last is not None and not last.finished else self._begin(len(runs))
         await improve(self._opened(stored, lease), self._learners)
         self._failures = 0
 
     def unstaged(self) -> Proven | None:
         """Return what the last run has proven, if it was not staged yet and its champion is still the champion."""
-        runs = watch_runs(self._store, self._task.name)
-        if not runs or not runs[-1].finished or runs[-1].spec["champion"] != self._store.champion(self._task.name):
+        last = self._last_run()
+        if last is None or not last.finished or last.spec["champion"] != self._store.champion(self._task.name):
             return None
-        events = read_events(self._store, runs[-1].run)
+        events = read_events(self._store, last.run)
         finished = events[-1]
         if not (isinstance(finished, Finished) and finished.promoted):
             return None
@@ -130,6 +130,15 @@ class Learning:
             before, after = (self._store.attempts(self._task.name, policy) for policy in (former, champion))
             self._store.put_repairs(self._task.name, repaired(before, after, cases, self._now))
         await ask_again(self._store, self._task, self._model, self._store.policy(champion))
+
+    def _last_run(self) -> StoredRun | None:
+        """Return the last run, unless somebody was forgotten since it began: it may carry their words."""
+        runs = watch_runs(self._store, self._task.name)
+        if not runs:
+            return None
+        lines = self._store.ledger(service_key(self._task.name))
+        began = runs[-1].spec["watch"]["at"]
+        return None if any(line.kind == "forgotten" and line.content["at"] >= began for line in lines) else runs[-1]
 
     def _begin(self, seed: int) -> StoredRun:
         """Enter a new run: on which cases, from which champion and line of the ledger, and why."""

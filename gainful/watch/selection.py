@@ -34,9 +34,9 @@ def select(
 
     Half are errors, taken in turn from each group, the newest first; half are drawn uniformly from all others.  Where
     one half has too few, the other fills up.  Where several keys brought cases (none is a key of its own), one may
-    bring ``most_of_a_key`` of *most*, or its equal part if there are too few keys for that; a template, ``text`` with
-    numbers, names and quotations masked, 5 %; each at least one.  The shares are of *most*, not of what is found: a
-    second key that asks one question must not keep all others from being learned from.
+    bring ``most_of_a_key`` of *most*; a template, text with numbers, names and quotations masked, 5 %; its equal part
+    where there are too few keys or templates for that, and at least one case.  The shares are of *most*, not of what
+    is found: a second key that asks one question must not keep all others from being learned from.
 
     With *key* only what that key brought is taken, for a policy that serves it alone.  Without it and with ``apart``,
     words are used only where a template came from two keys or more: what one caller alone says is not for all.
@@ -50,7 +50,8 @@ def select(
         fit = _shared(fit, templates)
     keys = len({one.key for one in fit})
     share = max(improving.most_of_a_key, 1 / keys) if keys > 1 else 1.0
-    caps = _Caps(templates, max(1, int(share * most)), max(1, int(MOST_OF_A_TEMPLATE * most)))
+    of_a_template = max(MOST_OF_A_TEMPLATE, 1 / max(1, len({templates[one.id] for one in fit})))
+    caps = _Caps(templates, max(1, int(share * most)), max(1, int(of_a_template * most)))
     draw = random.Random(seed)
     errors = list(_in_turn(fit))
     others = draw.sample(fit, len(fit))

@@ -8,7 +8,7 @@ that voids a guarantee says so in its line.  Leaves to others: when to move (``w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, TypeAlias
 
 from gainful.core import JsonObject, Policy, StoreError, Value
@@ -58,6 +58,7 @@ class Service(Value, frozen=True):
 
     ``first_at`` is when the challenger was first staged.  ``champion`` is whom this ledger put into service last,
     ``None`` until it did; the store's pointer says who is in service, for a run on its own may have moved it since.
+    ``forgettings`` counts lines that say so.
     """
 
     lines: int = 0
@@ -70,6 +71,7 @@ class Service(Value, frozen=True):
     first_at: float | None = None
     is_paused: bool = False
     is_pinned: bool = False
+    forgettings: int = 0
 
     def after(self, entry: LedgerEntry) -> Service:
         """Return the state after one more line."""
@@ -90,7 +92,20 @@ class Service(Value, frozen=True):
                 changed["is_paused"] = entry.kind == "paused"
             case "pinned" | "unpinned":
                 changed["is_pinned"] = entry.kind == "pinned"
+            case "forgotten":
+                changed |= self._without(content.get("policies", ())) | {"forgettings": self.forgettings + 1}
         return Service(**{name: changed.get(name, getattr(self, name)) for name in self.__struct_fields__})
+
+    def _without(self, policies: Collection[str]) -> dict[str, Any]:
+        """Return what changes when *policies* have lost their words: none of them is seated any more."""
+        changed: dict[str, Any] = {}
+        if self.canary is not None and self.canary.policy in policies:
+            changed |= _NO_CANARY
+        if self.holdback is not None and self.holdback.policy in policies:
+            changed["holdback"] = None
+        if self.former in policies:
+            changed["former"] = None
+        return changed
 
 
 _NO_CANARY: dict[str, Any] = {"canary": None, "registration": "", "first_at": None}
@@ -258,7 +273,10 @@ class Helm:
         return self._switch("unpinned", is_on=not self.state.is_pinned)
 
     def forgot(self, content: JsonObject) -> Service:
-        """Write down that something was forgotten: how much, and which policies lost their words; never what."""
+        """Write down that something was forgotten: how much, and which ``policies`` lost their words; never what.
+
+        None of these is seated any more: a canary or hold-back of one ends with the line.
+        """
         return self._move(self.state, "forgotten", content)
 
     # --- what a move needs

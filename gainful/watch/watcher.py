@@ -63,7 +63,7 @@ class Watcher:
         self.task = task
         self._place = place
         self._store = place.store
-        self._intake = Intake(self._store, task, partial(screen, kind=task.kind))
+        self._intake = Intake(self._store, task, partial(screen, kind=task.kind, canaries=task.improving.canaries))
         self._learning = Learning(task, place.store, place.memo, place, learners)
         self._probes = Probes(self._store, task, place.model)
         self._canary: CanaryWatch | None = None
@@ -73,6 +73,7 @@ class Watcher:
         self._probing: asyncio.Task[ProbeReport | None] | None = None
         self._alarms: list[str] = []
         self._served_since = 0
+        self._forgettings = 0
         self._promoted: Stage | None = None  # whose repairs are still to be entered
 
     async def round(self) -> None:
@@ -86,6 +87,9 @@ class Watcher:
         helm = Helm(self._store, self.task.name, self._place.clock, lease)
         self._intake.take(EXCHANGES_A_ROUND)
         state = helm.state
+        if state.forgettings != self._forgettings:
+            await self.close()  # a run may be learning from the words of whoever was forgotten
+            self._forgettings = state.forgettings
         if state.canary is not None:
             self._watch_canary(helm, state, state.canary)
         self._watch_champion(helm)
