@@ -20,12 +20,14 @@ from rich.markup import escape
 
 from gainful.core import Stopped, StoreError
 from gainful.loop import session
+from gainful.proxy.log import log_to
 from gainful.report import service as told
 from gainful.report import words
 from gainful.store import Store, open_for_reading, open_store
 from gainful.tasks import name_of
 from gainful.tasks.improving import Improving
 from gainful.watch import lock as locks
+from gainful.watch import watcher
 from gainful.watch.service import FORCED, Helm, Service, next_seed, service_key
 from gainful.watch.status import read_status
 
@@ -160,7 +162,18 @@ def unlock(
         _moved(at, lambda helm: locks.restore(opened, found, helm), as_json, words_of)
 
 
-COMMANDS = (status, history, pause, resume, pin, unpin, promote, rollback, lock, unlock)
+def watch(
+    tasks: Annotated[list[str], typer.Argument(help="Tasks, as for gainful serve.")],
+    model: Annotated[str, typer.Option(help="embedded, gguf:PATH, hf:REPO/FILE or openai:NAME.")] = "embedded",
+    once: Annotated[bool, typer.Option("--once", help="Do what is due now, and end: for a clock to call.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Learn from what servers on the store answer; bring in what is proven, take back what is worse."""
+    log_to(sys.stderr)
+    watcher.watch(tasks, model, store or session.default_store(), once=once)
+
+
+COMMANDS = (watch, status, history, pause, resume, pin, unpin, promote, rollback, lock, unlock)
 
 
 # --- what several of them do ------------------------------------------------------------------------------

@@ -23,12 +23,12 @@ def serve(
 ) -> None:
     """Serve *tasks* in front of *model* until SIGTERM or SIGINT, as ``gainful/NAME`` each.
 
-    Tasks and model are objects or the words of the command line; several workers take words alone.  Raises
-    ``ServeError`` where the server cannot start: a port in use, no key for a server that others can reach.
+    Tasks and model are objects or the words of the command line; several workers, and a watcher, take words alone.
+    Raises ``ServeError`` where the server cannot start: a port in use, no key for a server that others can reach.
     """
     chosen = (tasks,) if isinstance(tasks, Task | str) else tuple(tasks)
-    if settings.workers > 1 and not all(isinstance(spec, str) for spec in (*chosen, model)):
-        raise ServeError("several workers cannot share objects; name task and model in words, or use one worker")
+    if not all(isinstance(spec, str) for spec in (*chosen, model)) and (settings.workers > 1 or settings.improve):
+        raise ServeError("several processes cannot share objects; name task and model in words, or use one worker")
     if not is_loopback(settings.host):
         settings = _guarded(settings, store)
     run(Plan(chosen, model, str(store), settings))

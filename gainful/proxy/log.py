@@ -24,14 +24,18 @@ FIELDS = (
     "key",
     "kind",
     "method",
+    "mode",
     "model",
     "models",
     "pid",
+    "policy",
     "port",
     "reason",
     "seconds",
+    "share",
     "status",
     "task",
+    "tasks",
     "worker",
 )
 """What ``extra={...}`` of a log call may say; other fields are left out.  ``key`` is a key's name."""

@@ -15,16 +15,18 @@ from gainful.tasks.serving import Streaming
 class Settings(Value, frozen=True):
     """Where to listen, how many processes answer, how much of everything is taken on.
 
-    ``limits`` cap what a task file and a caller allow.  ``stream`` overrides the tasks'.  ``store_prompts``: store
-    requests and replies in ``full``, as a ``hash``, or not (``none``).  ``sync="full"`` waits for the disk, so that
-    replies survive a power cut too.  ``most_running`` requests are answered at once by each worker, ``most_waiting``
-    more wait; the rest is turned away.  ``upstream_s`` bounds one model call.  ``corrections_per_minute`` bounds what
-    all requests together spend on corrections; ``price`` is the model's, without which money is unknown.
+    ``improve``: a watcher learns beside the workers.  ``limits`` cap what a task file and a caller allow.  ``stream``
+    overrides the tasks'.  ``store_prompts``: store requests and replies in ``full``, as a ``hash``, or not
+    (``none``).  ``sync="full"`` waits for the disk, so that replies survive a power cut too.  ``most_running``
+    requests are answered at once by each worker, ``most_waiting`` more wait; the rest is turned away.
+    ``upstream_s`` bounds one model call.  ``corrections_per_minute`` bounds what all requests together spend on
+    corrections; ``price`` is the model's, without which money is unknown.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
+    improve: bool = False
     stream: Streaming | None = None
     limits: Limits = UNLIMITED
     store_prompts: Storing = "full"
