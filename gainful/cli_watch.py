@@ -26,6 +26,7 @@ from gainful.report import words
 from gainful.store import Store, open_for_reading, open_store
 from gainful.tasks import name_of
 from gainful.tasks.improving import Improving
+from gainful.watch import forget as forgetting
 from gainful.watch import lock as locks
 from gainful.watch import watcher
 from gainful.watch.service import FORCED, Helm, Service, next_seed, service_key
@@ -162,6 +163,23 @@ def unlock(
         _moved(at, lambda helm: locks.restore(opened, found, helm), as_json, words_of)
 
 
+def forget(
+    key: Annotated[str, typer.Option(help="The name of the caller's key; empty for callers without one.")],
+    yes: YesOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove all that a caller brought, and what was learned from it."""
+    place = _existing(store)
+    with open_store(place) as opened:
+        _ask(f"Remove all that key {key!r} brought, and what was learned from it, for good?", yes or as_json)
+        found = forgetting.forget(opened, key, opened.tasks(), place.parent / "receipts", time.time)
+    if as_json:
+        _print_json(msgspec.structs.asdict(found))
+    else:
+        _say(told.forgotten(found))
+
+
 def watch(
     tasks: Annotated[list[str], typer.Argument(help="Tasks, as for gainful serve.")],
     model: Annotated[str, typer.Option(help="embedded, gguf:PATH, hf:REPO/FILE or openai:NAME.")] = "embedded",
@@ -173,7 +191,7 @@ def watch(
     watcher.watch(tasks, model, store or session.default_store(), once=once)
 
 
-COMMANDS = (watch, status, history, pause, resume, pin, unpin, promote, rollback, lock, unlock)
+COMMANDS = (watch, status, history, pause, resume, pin, unpin, promote, rollback, lock, unlock, forget)
 
 
 # --- what several of them do ------------------------------------------------------------------------------
@@ -189,16 +207,20 @@ class _Place(NamedTuple):
 @contextmanager
 def _opened(task: str, store: Path | None, *, to_write: bool = False) -> Iterator[_Place]:
     """Open a store that is there, and find the task in it; raises ``StoreError`` naming the tasks that are."""
-    place = store or session.default_store()
-    if not place.exists():
-        raise StoreError(f"there is no store at {str(place)!r}; name the one that the task is served from (--store)")
-    name = name_of(task)
+    place, name = _existing(store), name_of(task)
     with open_store(place) if to_write else open_for_reading(place) as opened:
         known = opened.tasks()
         if name not in known:
             listed = ", ".join(map(words.clean, known)) or "none yet"
             raise StoreError(f"store {str(place)!r} knows no task {name!r}; give one of: {listed}")
         yield _Place(opened, name)
+
+
+def _existing(store: Path | None) -> Path:
+    place = store or session.default_store()
+    if not place.exists():
+        raise StoreError(f"there is no store at {str(place)!r}; name the one that the task is served from (--store)")
+    return place
 
 
 def _pull(task: str, store: Path | None, as_json: bool, move: Callable[[Helm], Service], said: str) -> None:

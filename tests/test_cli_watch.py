@@ -18,8 +18,10 @@ from worlds import QUICK, scripted, store_in, sums
 
 import gainful
 from gainful import cli
-from gainful.core import Case, Exchange, Policy, canonical, digest
+from gainful.core import Case, Demo, Exchange, Policy, canonical, digest
+from gainful.proxy.keys import make_key
 from gainful.store import Banked, SQLiteStore, Tally, open_store
+from gainful.tasks.split import content
 from gainful.watch.service import FORCED, PINNED, TAKEN_BACK, Helm, service_key, watch_lease
 
 BASELINE, BETTER, OTHER = (Policy(instructions=word) for word in ("Answer.", "Add.", "Count."))
@@ -343,6 +345,33 @@ def test_a_person_at_a_terminal_is_asked_first(store: Path, answer: str, code: i
     assert FORCED in err
     assert it.returncode == code
     assert champion(store) == after.id
+
+
+def test_a_caller_is_forgotten_with_the_policy_that_carries_their_words(store: Path, run: Run) -> None:
+    asked = Case(({"role": "user", "content": "my name is Ann"},))
+    carrier = Policy(instructions="Answer.", demos=(Demo(asked, "hello"),))
+    with SQLiteStore(store) as opened:
+        _, key = make_key("ann")
+        opened.put_key(key)
+        opened.put_exchanges([Exchange("r", AT, TASK, BASELINE.id, "m", "unverified", key="ann")])
+        opened.take_in(TASK, "intake", 1, [Banked(content(asked), asked, "dev", AT, AT, key="ann")])
+        opened.put_policy(carrier)
+        helm(opened).force(carrier.id)
+    shown = run("forget", "--key", "ann", "--store", store)
+    again = json.loads(run("forget", "--key", "ann", "--store", store, "--json"))
+
+    assert f"Removed: 1 exchange, 1 case. 1 policy lost its words. Taken out of service for {TASK!r}." in shown
+    assert (again["exchanges"], again["cases"], again["taken_back"]) == (0, 0, [])
+    assert champion(store) == BASELINE.id
+    assert b"Ann" not in store.read_bytes()
+    assert "a caller was forgotten" in run("history", TASK, "--store", store)
+
+
+def test_a_key_that_nobody_has_is_named_with_those_there_are(store: Path, run: Run) -> None:
+    with SQLiteStore(store) as opened:
+        opened.put_key(make_key("ann")[1])
+
+    assert "no key 'bob' is known; give one of: ann" in run("forget", "--key", "bob", "--store", store, code=2)
 
 
 # --- lock files

@@ -16,6 +16,7 @@ from rich.text import Text
 from gainful.core import JsonObject
 from gainful.report import words
 from gainful.store import Installed, LedgerEntry
+from gainful.watch.forget import Forgetting
 from gainful.watch.status import LastRun, Running, Status
 
 ID_DIGITS = 12  # of a policy's id, as everywhere in the terminal
@@ -78,7 +79,7 @@ def _what(kind: str, content: JsonObject, policy: str) -> str:
         case "alarm":
             return f"alarm: {words.clip(content['about'], 80)}"
         case "forgotten":
-            return "a caller was forgotten"
+            return "a caller was forgotten" if content.get("is_done", True) else "a caller is being forgotten"
         case "pinned":
             return "the champion is pinned"
         case "unpinned":
@@ -164,6 +165,25 @@ def _budget(status: Status) -> str:
         return "whole: no run has used it"
     left = f"{words.chance(found.left)} chance of a false promotion left of {words.chance(found.alpha)}"
     return f"{left}, the next confirmation may spend {words.chance(found.level)}; {found.confirmations:,} so far"
+
+
+def forgotten(found: Forgetting) -> str:
+    """Say what was removed.
+
+    >>> forgotten(Forgetting(1, 2, 0, 0, ("ab" * 32,), (), ("mood",)))
+    "Removed: 1 exchange, 2 cases. 1 policy lost its words. Taken out of service for 'mood'."
+    """
+    counts = {"exchange": found.exchanges, "case": found.cases, "repair": found.repairs, "probe": found.probes}
+    parts = [words.count(number, noun) for noun, number in counts.items() if number]
+    said = [f"Removed: {', '.join(parts)}." if parts else "Removed: nothing that can be counted."]
+    if found.policies:
+        lost = "1 policy lost its" if len(found.policies) == 1 else f"{len(found.policies)} policies lost their"
+        said.append(f"{lost} words.")
+    if found.receipts:
+        said.append(f"{words.count(len(found.receipts), 'receipt')} quoted it, and can no longer be replayed.")
+    if found.taken_back:
+        said.append(f"Taken out of service for {', '.join(map(repr, found.taken_back))}.")
+    return " ".join(said)
 
 
 def when(at: float | None) -> str:
