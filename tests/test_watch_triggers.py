@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from worlds import case, sums
 
-from gainful.core import Answer
+from gainful.core import Answer, Policy
 from gainful.store import Banked, Probe, SQLiteStore, Tally
 from gainful.tasks import Task
 from gainful.tasks.improving import Improving
@@ -17,6 +17,7 @@ from gainful.tasks.split import content
 from gainful.watch.triggers import reason_to_try
 
 NOW = 1.79e9
+CHAMPION = sums().baseline
 
 
 @pytest.fixture
@@ -26,10 +27,20 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
 
 
 def fill(store: SQLiteStore, errors: int, held_out: int = 120, group: str = "not JSON") -> None:
-    """Bank so many errors to learn from, 40 right answers, and so many held-out cases."""
+    """Bank so many errors of the champion to learn from, 40 right answers, and so many held-out cases."""
+    store.set_champion("sums", CHAMPION, "baseline")
     sides = [("dev", n < errors) for n in range(errors + 40)] + [("held-out", False)] * held_out
     cases = [
-        Banked(content(case(n)), case(n), side, NOW, NOW, score=float(not wrong), group=group if wrong else "")  # type: ignore[arg-type]
+        Banked(
+            content(case(n)),
+            case(n),
+            side,
+            NOW,
+            NOW,
+            score=float(not wrong),
+            group=group if wrong else "",
+            policy=CHAMPION.id,
+        )  # type: ignore[arg-type]
         for n, (side, wrong) in enumerate(sides)
     ]
     store.take_in("sums", "test", len(cases), cases)
@@ -47,6 +58,13 @@ def test_enough_new_errors_of_one_group_are_a_reason(store: SQLiteStore) -> None
     assert found.why == "20 new errors: not JSON"
     assert found.budget_calls == 20_000
     assert reason_to_try(store, task(after_errors=21), NOW, []) is None
+
+
+def test_errors_of_another_policy_are_none(store: SQLiteStore) -> None:
+    fill(store, errors=40)
+    store.set_champion("sums", Policy(instructions="Better."), "confirmed")
+
+    assert reason_to_try(store, task(), NOW, []) is None
 
 
 @pytest.mark.parametrize(("errors", "held_out"), [(20, 99), (0, 120)])

@@ -50,7 +50,9 @@ def reason_to_try(store: Store, task: Task, now: float, alarms: Sequence[str]) -
 
 def _new_errors(store: Store, task: Task, since: float) -> str:
     latest = store.banked(task.name, "dev", limit=LATEST, only_targets=needs_targets(task))
-    groups = Counter(banked.group for banked in latest if banked.last_at > since and banked.group)
+    champion = store.champion(task.name)  # others' errors, in a hold-back or a canary, are not to be learned from
+    errors = (one for one in latest if one.last_at > since and one.group and one.policy == champion)
+    groups = Counter(banked.group for banked in errors)
     group, count = max(groups.items(), key=lambda item: (item[1], item[0]), default=("", 0))
     return f"{count} new errors: {group}" if group and count >= task.improving.after_errors > 0 else ""
 
