@@ -112,6 +112,7 @@ async def test_a_watcher_that_is_another_process_learns_of_what_a_server_answers
     with open_store(server.store) as store:
         assert sum(tally.requests for tally in store.tallies("talk")) == 5
         assert store.champion("talk") is not None
+        assert store.find_lease(watch_lease("talk")) is None  # the next one need not wait
 
 
 class Hours:

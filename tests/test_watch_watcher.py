@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,3 +187,63 @@ def test_a_watcher_that_died_reads_the_evidence_again_and_finds_the_same(store: 
     assert helm.state.canary is not None
     assert second._canary_watch(helm.state.canary).told == told[-1]
     assert told[-1]["quality"]["n"] > told[0]["quality"]["n"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lever", [Helm.pause, Helm.pin])
+def test_a_challenger_that_may_go_on_waits_while_a_person_holds_the_service(
+    store: SQLiteStore, street: Street, lever: Callable[[Helm], Service]
+) -> None:
+    twin = Policy(instructions="Call the function.", format=Format(shape="schema"), max_tokens=200)
+    helm = installed(store, street, BETTER)
+    store.put_policy(twin)
+    helm.stage(twin.id, "shadow", 0.5, "5eed", "r" * 64)
+    lever(helm)
+    watcher = Watcher(street.task, workplace(store, street))
+    street.ask(1200)
+
+    before = look(watcher)
+    assert before.canary is not None
+    assert before.canary.mode == "shadow"
+    (helm.resume if lever is Helm.pause else helm.unpin)()
+    after = look(watcher)
+    assert after.canary is not None
+    assert after.canary.mode == "canary"
+
+
+@pytest.mark.slow
+def test_a_run_under_way_stops_when_a_person_pauses_and_goes_on_afterwards(store: SQLiteStore, street: Street) -> None:
+    helm = installed(store, street, street.task.baseline)
+    street.ask(REQUESTS)
+    watcher = Watcher(street.task, workplace(store, street))
+    busy = []
+
+    async def paused_and_resumed() -> None:
+        await watcher.round()
+        busy.append(watcher.is_busy)
+        helm.pause()
+        await watcher.round()
+        busy.append(watcher.is_busy)
+        helm.resume()
+        await rounds(watcher)
+
+    asyncio.run(paused_and_resumed())
+
+    assert busy == [True, False]
+    assert [run.finished for run in store.runs()] == [True]
+    assert kinds(store) == ["paused", "resumed", "staged"]
+
+
+@pytest.mark.slow
+def test_evidence_against_a_champion_that_has_gone_takes_nobody_back(store: SQLiteStore, street: Street) -> None:
+    helm = installed(store, street, BETTER)
+    store.put_policy(WORSE)
+    helm.force(WORSE.id, "5eed", 0.2)
+    street.ask(600)
+    other = Policy(instructions="Call the function.", format=Format(shape="schema"), max_tokens=200)
+    store.set_champion("sums", other, "confirmed")
+
+    look(Watcher(street.task, workplace(store, street)))
+
+    assert kinds(store) == ["promoted"]
+    assert store.champion("sums") == other.id

@@ -8,7 +8,6 @@ goes on where it was.  Watching and taking back come first; what breaks in learn
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import signal
@@ -33,7 +32,7 @@ from gainful.watch.intake import Intake
 from gainful.watch.learning import Learning
 from gainful.watch.probes import ProbeReport, Probes
 from gainful.watch.screen import screen
-from gainful.watch.service import Helm, Mode, Service, Stage, service_key, stages_of
+from gainful.watch.service import Helm, Mode, Service, Stage, next_seed, service_key, stages_of, watch_lease
 
 ROUND_S = 2.0  # between two rounds: a bad champion is noticed within seconds
 LEASE_S = 60.0  # a watcher that has been silent for so long is dead
@@ -74,11 +73,12 @@ class Watcher:
         self._alarms: list[str] = []
         self._served_since = 0
         self._forgettings = 0
+        self._lease: Lease | None = None
         self._promoted: Stage | None = None  # whose repairs are still to be entered
 
     async def round(self) -> None:
         """Look once, and do what is due.  Raises ``StoreError`` where the store cannot be used."""
-        lease = self._store.take_lease(f"watch {self.task.name}", self._place.holder, LEASE_S)
+        self._lease = lease = self._store.take_lease(watch_lease(self.task.name), self._place.holder, LEASE_S)
         if lease is None:
             await self.close()
             return
@@ -95,13 +95,26 @@ class Watcher:
         self._watch_champion(helm)
         self._probe(helm)
         state = helm.state
-        if not (state.is_paused or state.is_pinned) and state.canary is None:
+        if state.is_paused or state.is_pinned:
+            await self._stop_run()
+        elif state.canary is None:
             self._learn(helm, lease)
 
     async def close(self) -> None:
         """Stop what is under way; the next watcher goes on with it."""
-        await _stopped(self._run, self._probing)
-        self._run = self._probing = None
+        await _stopped(self._probing)
+        self._probing = None
+        await self._stop_run()
+
+    async def _stop_run(self) -> None:
+        await _stopped(self._run)
+        self._run = None
+
+    async def leave(self) -> None:
+        """Stop what is under way, and let another watcher begin at once."""
+        await self.close()
+        if self._lease is not None:
+            self._store.end_lease(self._lease)
 
     @property
     def is_busy(self) -> bool:
@@ -125,7 +138,7 @@ class Watcher:
         if verdict == "roll back":
             helm.reject(why, watch.told)
             log.warning("challenger taken back", extra={"task": self.task.name, "reason": why})
-        elif verdict == "go on" and not state.is_paused:
+        elif verdict == "go on" and not (state.is_paused or state.is_pinned):
             self._advance(helm, state, stage, watch.told)
 
     def _canary_watch(self, stage: Stage) -> CanaryWatch:
@@ -145,11 +158,11 @@ class Watcher:
             else next((place + 1 for place, share in enumerate(shares) if share == stage.share), len(shares))
         )
         if following < len(shares):
-            seed = self._seed(state)
+            seed = next_seed(self.task.name, state)
             helm.stage(stage.policy, "canary", shares[following], seed, state.registration, evidence)
             log.info("challenger goes on", extra={"task": self.task.name, "share": shares[following]})
         else:
-            helm.promote(self._seed(state), self.task.improving.holdback, evidence)
+            helm.promote(next_seed(self.task.name, state), self.task.improving.holdback, evidence)
             log.info("promoted", extra={"task": self.task.name, "policy": stage.policy})
             self._promoted = stage
 
@@ -158,7 +171,7 @@ class Watcher:
         state = helm.state
         watch = self._holdback_watch(state)
         watch.read()
-        if (why := watch.takes_back) and state.former is not None and not state.is_pinned:
+        if (why := watch.takes_back) and self._former(state) is not None and not state.is_pinned:
             helm.roll_back(why, watch.told)
             log.warning("champion taken back", extra={"task": self.task.name, "reason": why})
             self._alarms.append(why)
@@ -169,12 +182,16 @@ class Watcher:
             self._served_since = self._store.last_exchange_row()
 
     def _holdback_watch(self, state: Service) -> HoldbackWatch:
-        stage = state.holdback
+        stage = state.holdback if self._former(state) is not None else None
         name = f"{self._store.champion(self.task.name)} {stage.id if stage else ''}"
         if self._holdback is None or self._holdback[0] != name:
             since = max(stage.row if stage else 0, self._served_since)
             self._holdback = name, HoldbackWatch(self._store, self.task, stage, since, self._quality)
         return self._holdback[1]
+
+    def _former(self, state: Service) -> str | None:
+        """Return whom the champion is compared with; nobody where a run of its own has put another into service."""
+        return state.former if state.champion == self._store.champion(self.task.name) else None
 
     def _probe(self, helm: Helm) -> None:
         """Ask old cases again beside all else, and say so where the model behind the name has changed."""
@@ -210,7 +227,7 @@ class Watcher:
         improving, state = self.task.improving, helm.state
         mode: Mode = "shadow" if improving.shadow > 0.0 else "canary"
         share = improving.shadow or improving.ramp[0]
-        helm.stage(challenger, mode, share, self._seed(state), registration)
+        helm.stage(challenger, mode, share, next_seed(self.task.name, state), registration)
         log.info("challenger staged", extra={"task": self.task.name, "policy": challenger, "mode": mode})
 
     def _finish(self) -> None:
@@ -221,10 +238,6 @@ class Watcher:
         if error is not None:
             log.error("a run ended in an error", extra={"task": self.task.name, "reason": _said(error)})
             self._learning.failed(self._place.clock(), _said(error))
-
-    def _seed(self, state: Service) -> str:
-        """Return the seed of the next stage: fixed by the ledger so far, before any request of it."""
-        return hashlib.sha256(f"{self.task.name} {state.head}".encode()).hexdigest()
 
 
 async def _stopped(*works: asyncio.Task[Any] | None) -> None:
@@ -272,7 +285,7 @@ async def _watch(tasks: Sequence[Task], model: str, path: Path, *, once: bool) -
             await _rounds(watchers, stopped, once=once)
         finally:
             for watcher in watchers:
-                await watcher.close()
+                await watcher.leave()
             await connected.close()
 
 
