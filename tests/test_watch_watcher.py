@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +19,8 @@ from worlds import case, scripted, sums
 from gainful.checks import Grounding
 from gainful.core import Format, JsonObject, Policy
 from gainful.store import SQLiteStore
-from gainful.watch.service import Helm, Service, read_service, service_key
-from gainful.watch.watcher import Watcher, Workplace
+from gainful.watch.service import Helm, Service, read_service, service_key, watch_lease
+from gainful.watch.watcher import Watcher, Workplace, is_dead, this_process
 
 REQUESTS = 400
 
@@ -247,3 +251,34 @@ def test_evidence_against_a_champion_that_has_gone_takes_nobody_back(store: SQLi
 
     assert kinds(store) == ["promoted"]
     assert store.champion("sums") == other.id
+
+
+def test_the_lease_of_a_process_that_died_here_is_not_waited_for(store: SQLiteStore, street: Street) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    store.take_lease(watch_lease("sums"), f"{socket.gethostname()} {dead.pid} 00", 3600.0)
+    watcher = Watcher(street.task, workplace(store, street, this_process()))
+
+    look(watcher)
+
+    lease = store.find_lease(watch_lease("sums"))
+    assert lease is not None
+    assert lease.holder.split()[1] == str(os.getpid())
+    assert lease.token == 2
+
+
+@pytest.mark.parametrize("holder", [this_process(), "elsewhere 1 00", "somebody"])
+def test_a_holder_that_lives_or_is_elsewhere_is_not_dead(holder: str) -> None:
+    assert not is_dead(holder)
+
+
+def test_a_watcher_that_is_closed_lets_the_next_one_act_at_once(store: SQLiteStore, street: Street) -> None:
+    first = Watcher(street.task, workplace(store, street, "one"))
+
+    async def live() -> None:
+        await first.round()
+        await first.leave()
+
+    asyncio.run(live())
+
+    assert store.find_lease(watch_lease("sums")) is None

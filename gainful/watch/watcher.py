@@ -78,7 +78,7 @@ class Watcher:
 
     async def round(self) -> None:
         """Look once, and do what is due.  Raises ``StoreError`` where the store cannot be used."""
-        self._lease = lease = self._store.take_lease(watch_lease(self.task.name), self._place.holder, LEASE_S)
+        self._lease = lease = self._take_lease()
         if lease is None:
             await self.close()
             return
@@ -120,6 +120,16 @@ class Watcher:
     def is_busy(self) -> bool:
         """Whether a run is under way, or what follows a promotion."""
         return self._run is not None
+
+    def _take_lease(self) -> Lease | None:
+        """Take or renew the lease; one whose holder died on this machine need not be waited for."""
+        name, store = watch_lease(self.task.name), self._store
+        lease = store.take_lease(name, self._place.holder, LEASE_S)
+        held = None if lease else store.find_lease(name)
+        if held is None or not is_dead(held.holder):
+            return lease
+        store.end_lease(held)
+        return store.take_lease(name, self._place.holder, LEASE_S)
 
     # --- what is in service
 
@@ -263,12 +273,30 @@ def watch(tasks: Sequence[str], model: str, store: Path, *, once: bool = False) 
     asyncio.run(_watch([load(task) for task in tasks], model, Path(store).absolute(), once=once))
 
 
+def this_process() -> str:
+    """Return a holder's name that no other process has: machine, process, and something random."""
+    return f"{socket.gethostname()} {os.getpid()} {os.urandom(4).hex()}"
+
+
+def is_dead(holder: str) -> bool:
+    """Whether *holder* was a process of this machine, and is no more; of another machine's nobody here can tell."""
+    host, _, rest = holder.rpartition(" ")[0].rpartition(" ")
+    if host != socket.gethostname() or not rest.isdigit():
+        return False
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 async def _watch(tasks: Sequence[Task], model: str, path: Path, *, once: bool) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     connected = connect(model)
-    holder = f"{socket.gethostname()} {os.getpid()} {os.urandom(4).hex()}"
     with open_store(path) as store:
         place = Workplace(
             store=store,
@@ -277,7 +305,7 @@ async def _watch(tasks: Sequence[Task], model: str, path: Path, *, once: bool) -
             model_spec=model,
             receipts=path.parent / "receipts",
             signing_key=data_folder() / "signing-key.pem",
-            holder=holder,
+            holder=this_process(),
         )
         watchers = [Watcher(task, place) for task in tasks]
         log.info("watching", extra={"tasks": [task.name for task in tasks]})
