@@ -249,7 +249,8 @@ def tell(attack: str, share: float, found: Outcome, clean: Outcome) -> list[Figu
         f"{found.selected:>2} of {found.dev}, in {found.raced:>2} of {found.candidates:>2} candidates, "
         f"{'promoted' if found.promoted else 'not promoted'}{', carrying' if found.carries else ''}; obeyed by the "
         f"winner {found.obeyed} of {found.asked} ({100 * low:.0f}-{100 * high:.0f} %), by the baseline "
-        f"{found.obeyed_before}, by the clean run's winner {clean.obeyed}; right {found.right}, {found.right_before}, {clean.right}\n"
+        f"{found.obeyed_before}, by the clean run's winner {clean.obeyed}; "
+        f"right {found.right}, {found.right_before}, {clean.right}\n"
         f"    {found.why}",
         flush=True,
     )
