@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 from multiprocessing.connection import wait
@@ -23,6 +24,7 @@ from pathlib import Path
 from gainful.core import ServeError
 from gainful.proxy.companion import Companion
 from gainful.proxy.desk import Plan
+from gainful.proxy.log import log_to
 from gainful.proxy.metrics import forget
 from gainful.proxy.worker import work, work_for_server
 
@@ -73,6 +75,7 @@ def run(plan: Plan) -> None:
 
 def _supervise(plan: Plan, listening: socket.socket) -> None:
     """Keep so many workers alive; pass signals on; end when all have ended."""
+    log_to(sys.stderr)
     crew, companion = Crew(plan, listening), Companion(plan) if plan.settings.improve else None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, crew.stop)
