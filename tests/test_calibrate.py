@@ -25,6 +25,8 @@ from gainful.report.audit import audit_json, calibration_json, show_calibration
 from gainful.store import open_store
 from gainful.tasks import Task, divide, make_task
 
+pytestmark = pytest.mark.slow  # fitting takes seconds
+
 TASK = sums()
 
 

@@ -18,6 +18,8 @@ from gainful.answers.detect import LOWEST_LOGPROB, Curve, Detector, Feature, evi
 from gainful.core import Answer, CalibrationError, JsonObject, Verdict, canonical
 from gainful.loop.fitting import Fitted, auroc, auroc_interval, calibration_error, fit
 
+pytestmark = pytest.mark.slow  # fitting takes seconds
+
 SLOPE = 1.5
 
 

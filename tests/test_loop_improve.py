@@ -109,6 +109,7 @@ def test_a_call_with_other_learners_is_another_run(tmp_path: Path) -> None:
     assert {c.learner for c in alone.finished.contributions} == {"strategy"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken_at", [0, 1, 7, 23, 60, 110, 140])
 def test_a_run_broken_anywhere_goes_on_to_the_same_records_and_repeats_no_call(tmp_path: Path, broken_at: int) -> None:
     whole = gainful.improve(sums(), scripted(), tmp_path / "whole" / "s.db", QUICK)
@@ -198,6 +199,7 @@ def test_a_request_the_model_refuses_is_an_empty_answer_of_the_policy_s_own_maki
     assert verify(str(result.finished.receipt), None, replay).holds
 
 
+@pytest.mark.slow
 def test_a_task_that_makes_new_cases_is_confirmed_on_fresh_ones_by_betting(tmp_path: Path) -> None:
     task = gainful.load("reasoning-gym:chain_sum?max_terms=2&max_digits=2")
     seen = {case.id for case in task.dev}

@@ -472,6 +472,7 @@ def stubborn(body: JsonObject, sample: int) -> str:
     return "1014" if asked_again else "I do not know."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evidence", [True, False])
 async def test_a_wrong_draft_is_corrected_only_once_that_was_shown_to_pay(tmp_path: Path, evidence: bool) -> None:
     task = talk(checks.Regex(pattern=r"\d+"), serving=Serving(methods=("refine",)))
@@ -488,6 +489,7 @@ async def test_a_wrong_draft_is_corrected_only_once_that_was_shown_to_pay(tmp_pa
     assert stored.usage.calls == (2 if evidence else 1)
 
 
+@pytest.mark.slow
 async def test_what_was_shown_of_one_policy_s_drafts_corrects_none_of_another_s(tmp_path: Path) -> None:
     task = talk(checks.Regex(pattern=r"\d+"), serving=Serving(methods=("refine",)))
     with open_store(tmp_path / "s") as store:
@@ -501,6 +503,7 @@ async def test_what_was_shown_of_one_policy_s_drafts_corrects_none_of_another_s(
     assert headers["x-gainful-p-wrong"] == "unknown"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["refine", "reask", "vote"])
 async def test_a_correction_asks_with_all_that_the_caller_sent(tmp_path: Path, method: Any) -> None:
     """Images, names, earlier turns, tools and unknown fields reach the model again, and the reply keeps its form."""
@@ -529,6 +532,7 @@ async def test_a_correction_asks_with_all_that_the_caller_sent(tmp_path: Path, m
         assert sent["messages"][4]["content"][:2] == turns[4]["content"]
 
 
+@pytest.mark.slow
 async def test_a_caller_who_allows_no_extra_call_gets_the_draft(tmp_path: Path) -> None:
     task = talk(checks.Regex(pattern=r"\d+"), serving=Serving(methods=("refine",)))
     with open_store(tmp_path / "s") as store:

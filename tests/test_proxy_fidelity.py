@@ -13,6 +13,8 @@ from gainful.models import OpenAIModel
 from gainful.models.patience import Patience
 from gainful.tasks.serving import Streaming
 
+pytestmark = pytest.mark.slow  # 90 shapes, six ways
+
 REWRITTEN = {"log-probabilities", "numbers of every form"}  # 1e-07 becomes 1e-7: the number survives, its spelling not
 ROUNDED = {"more digits than a double has"}
 REFUSED = {"a number beyond a double"}

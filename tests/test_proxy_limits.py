@@ -368,6 +368,7 @@ def take(path: Path, begin: Barrier, passed: multiprocessing.Queue[int]) -> None
     rates.close()
 
 
+@pytest.mark.slow
 def test_workers_count_together(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     begin, passed = spawn.Barrier(2), spawn.Queue()

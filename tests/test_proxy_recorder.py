@@ -163,6 +163,7 @@ async def test_the_time_limit_is_kept_where_the_store_says_nothing(path: Path) -
     assert stored(path) == ["late", "next"]
 
 
+@pytest.mark.slow
 async def test_what_waits_is_bounded_in_rows(path: Path) -> None:
     recorder = Recorder(path, busy_s=SOON_S)
     one = exchange()
@@ -380,6 +381,7 @@ def kill_under_load(path: Path, seed: int, kills: int) -> None:
     assert len(acknowledged) > kills
 
 
+@pytest.mark.slow
 def test_whatever_was_acknowledged_survives_kill_9_of_both_processes(path: Path) -> None:
     kill_under_load(path, seed=0, kills=1)
 
@@ -389,6 +391,7 @@ def test_whatever_was_acknowledged_survives_kill_9_at_ten_moments(path: Path) ->
     kill_under_load(path, seed=1, kills=10)
 
 
+@pytest.mark.slow
 def test_two_recorders_share_one_store(path: Path) -> None:
     serving = """
         async def serve():
@@ -408,6 +411,7 @@ def test_two_recorders_share_one_store(path: Path) -> None:
     assert sorted(stored(path)) == sorted(names * 500)
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_at_once_and_is_recovered_from(path: Path) -> None:
     """A real limit on the size of files, lifted later; the write-ahead log is what hits it."""
     serving = """

@@ -98,6 +98,7 @@ def test_a_match_is_found_wherever_a_piece_ends(step: int, pieces: int, before: 
     assert Keeping("full", ["<x{1,998}>"]).kept_text(text) == "." * place + INSTEAD + "." * PIECE
 
 
+@pytest.mark.slow
 def test_a_long_text_takes_time_in_proportion() -> None:
     keeping = Keeping("full", [CARD, MAIL])
     began_s = time.process_time()

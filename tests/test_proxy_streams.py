@@ -169,6 +169,7 @@ async def test_from_a_sentence_that_a_segment_check_objects_to_on_the_rest_is_he
     assert stored.verdict == "unverified"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("second", "verdict"), [("Good day. You friend.", "corrected"), ("You friend.", "unverified")])
 async def test_a_correction_counts_only_if_it_begins_with_what_was_released(
     tmp_path: Path, second: str, verdict: str

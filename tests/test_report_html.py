@@ -80,6 +80,7 @@ def test_a_run_without_confirmation_says_that_nothing_was_proved() -> None:
     assert "gainful verify" not in text
 
 
+@pytest.mark.slow
 @every_run
 def test_a_run_cut_short_anywhere_has_a_page_that_claims_no_more_than_it_knows(name: str) -> None:
     for length in range(len(RUNS[name])):

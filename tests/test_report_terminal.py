@@ -53,6 +53,7 @@ def test_no_line_is_wider_than_the_terminal_or_than_reads_well(name: str, width:
     assert len(longest) <= min(width, 96), longest
 
 
+@pytest.mark.slow
 @every_run
 def test_a_run_cut_short_anywhere_is_shown_up_to_there(name: str) -> None:
     whole = shown(RUNS[name])

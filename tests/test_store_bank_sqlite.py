@@ -117,6 +117,7 @@ def kill_at_each_statement(path: Path, act: str, moments: int) -> list[SQLiteSto
     return [SQLiteStore(f"{path}.{moment}") for moment in range(moments)]
 
 
+@pytest.mark.slow
 def test_a_kill_before_any_statement_of_taking_in_leaves_all_or_nothing(path: Path) -> None:
     with SQLiteStore(path) as store:
         store.take_in("task", "intake", 1, [banked(1)], [Tally(1, "", "champion", requests=1)])
@@ -131,6 +132,7 @@ def test_a_kill_before_any_statement_of_taking_in_leaves_all_or_nothing(path: Pa
     assert found == sorted(found)  # once done, it is done
 
 
+@pytest.mark.slow
 def test_a_kill_before_any_statement_of_opening_leaves_all_or_nothing(path: Path) -> None:
     with SQLiteStore(path) as store:
         store.take_in("task", "intake", 1, map(banked, range(9)))

@@ -13,6 +13,8 @@ from children import children
 from gainful.core import Policy, StoreError
 from gainful.store import SQLiteStore
 
+pytestmark = pytest.mark.slow  # processes of Python start in half a second each
+
 POLICY = Policy(instructions="Answer.")
 
 
