@@ -83,6 +83,39 @@ def test_what_the_caller_fixed_stays_and_the_policy_says_the_rest() -> None:
     assert sent["response_format"]["json_schema"]["schema"]["required"] == ["a", "b"]
 
 
+@pytest.mark.parametrize("asked", [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": "x"}}])
+def test_a_form_of_the_callers_own_stays_where_the_policy_asks_for_none(asked: JsonObject) -> None:
+    body = {"messages": [USER], "response_format": asked}
+
+    shaped = shape(Policy(instructions="Say which."), body, LABELS)
+
+    assert not shaped.is_plain
+    assert shaped.body["response_format"] == asked
+
+
+def test_the_policys_form_stands_where_the_caller_asks_for_text() -> None:
+    body = {"messages": [USER], "tools": [TOOL], "response_format": {"type": "text"}, "parallel_tool_calls": False}
+
+    sent = shape(ARGUMENTS, body, ToolCall()).body
+
+    assert sent["response_format"]["type"] == "json_schema"
+    assert "parallel_tool_calls" not in sent
+
+
+def test_what_the_caller_says_of_parallel_calls_stays_where_the_server_calls() -> None:
+    native = Policy(format=Format(shape="native"))
+
+    sent = shape(native, {"messages": [USER], "tools": [TOOL], "parallel_tool_calls": False}, ToolCall()).body
+
+    assert (sent["tools"], sent["parallel_tool_calls"]) == ([TOOL], False)
+
+
+def test_words_that_become_a_call_take_no_form_of_the_callers() -> None:
+    body = {"messages": [USER], "tools": [TOOL], "response_format": {"type": "json_object"}}
+
+    assert shape(Policy(instructions="Call it."), body, ToolCall()).is_plain
+
+
 def test_a_tool_that_the_caller_insists_on_is_the_only_one_offered() -> None:
     insisted = {"type": "function", "function": {"name": "add"}}
 

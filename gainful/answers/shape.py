@@ -27,7 +27,7 @@ from gainful.core import (
 )
 
 PLAIN = Policy()
-OURS = frozenset({"messages", "tools", "tool_choice", "parallel_tool_calls", "response_format"})
+OURS = frozenset({"messages", "tools", "tool_choice"})  # of these a policy consists, where it is not empty
 
 
 class Shaped(Value, frozen=True):
@@ -50,6 +50,10 @@ def shape(policy: Policy, body: JsonObject, kind: AnswerKind) -> Shaped:
         return Shaped(case, PLAIN, body)
     ours = request(policy, case, kind)
     theirs = {name: value for name, value in body.items() if name not in OURS}
+    if "response_format" in ours:
+        theirs.pop("response_format", None)  # it says "text", or the policy would not fit
+    if "tools" not in ours:
+        theirs.pop("parallel_tool_calls", None)  # without tools servers refuse it
     if "max_completion_tokens" in theirs:
         ours.pop("max_tokens")
     return Shaped(case, policy, {**ours, **theirs})
@@ -79,7 +83,8 @@ def _fits(policy: Policy, body: JsonObject, case: Case, kind: AnswerKind) -> boo
     """Whether this is a request of the kind that the policy was proven on: one answer, asked for by a user's turn."""
     if body.get("n") not in (None, 1) or case.messages[-1].get("role") == "tool":
         return False
-    if policy.format.shape != "free" and body.get("response_format") not in (None, {"type": "text"}):
+    is_free = policy.format.shape == "free" and not isinstance(kind, ToolCall)  # the model's words go back as they are
+    if not is_free and body.get("response_format") not in (None, {"type": "text"}):
         return False
     if not all(isinstance(_name(tool), str) for tool in case.tools):
         return False
