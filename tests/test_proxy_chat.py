@@ -164,6 +164,16 @@ async def test_bad_requests_get_an_error_in_openais_shape(proxy: Proxy, sent: by
     assert proxy.stored() == []
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "feedback"])
+async def test_a_body_that_is_not_packed_as_it_says_is_the_callers_fault(proxy: Proxy, path: str) -> None:
+    packed = {"Content-Encoding": "gzip"}
+    async with proxy.http.post(f"{proxy.url}/v1/{path}", data=b"{}", headers=packed) as response:
+        said = await response.json()
+
+    assert response.status == 400
+    assert "not packed as its headers say" in said["error"]["message"]
+
+
 async def test_a_body_that_is_too_large_is_turned_away(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUIET, most_body_bytes=1000)
     async with serving(talk(), ScriptedModel(echo), tmp_path / "store.db", settings) as proxy:
@@ -421,6 +431,23 @@ async def test_a_refusal_of_our_own_key_does_not_reach_the_caller(tmp_path: Path
     assert "sk-123" not in json.dumps(said)
 
 
+async def test_an_operator_reads_in_log_and_figures_why_there_was_no_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with TestServer(ChatServer(*[status(401, "bad key sk-123")] * 100).app) as upstream:
+        model = OpenAIModel("small", str(upstream.make_url("/v1")), "key", patience=Patience(attempts=1))
+        async with serving(talk(), model, tmp_path / "s") as proxy:
+            for _ in range(70):
+                await proxy.ask({"messages": [USER]})
+            figures = proxy.desk.metrics.render().decode()
+        await model.close()
+
+    lines = [record for record in caplog.records if record.getMessage() == "no answer"]
+    assert {(vars(line)["task"], vars(line)["status"]) for line in lines} == {("talk", 401)}
+    assert 60 <= len(lines) < 70  # a storm of them stays readable
+    assert 'gainful_requests_total{status="502",task="talk"} 70.0' in figures
+
+
 async def test_a_busy_upstream_says_when_to_come_back(tmp_path: Path) -> None:
     busy = ChatServer(status(429, "slow down", headers={"Retry-After": "7"}))
 
@@ -440,12 +467,20 @@ async def test_what_no_upstream_hears_is_a_bad_gateway_and_then_a_pause(tmp_path
     model = OpenAIModel("small", "http://127.0.0.1:9/v1", "key", patience=Patience(attempts=1, timeout_s=1))
     async with serving(talk(), model, tmp_path / "s") as proxy:
         codes = [(await proxy.ask({"messages": [USER]}))[0] for _ in range(12)]
-        _, _, headers = await proxy.ask({"messages": [USER]})
+        _, said, headers = await proxy.ask({"messages": [USER]})
     await model.close()
 
     assert codes[0] == 502
     assert codes[-1] == 503
     assert int(headers["Retry-After"]) >= 1
+    assert "the model failed 5 times in a row" in said["error"]["message"]
+
+
+@pytest.mark.parametrize("code", [502, 503, 504])
+async def test_whoever_hears_that_the_model_is_down_hears_when_to_come_back(tmp_path: Path, code: int) -> None:
+    told, _, headers = await through(ChatServer(status(code, "down")), tmp_path / "s", {"messages": [USER]})
+
+    assert (told, headers["Retry-After"]) == (code, "1")
 
 
 # --- correction

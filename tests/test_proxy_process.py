@@ -256,6 +256,10 @@ def test_a_task_that_cannot_be_served_is_one_sentence(task: Path) -> None:
     assert "what a call costs is not known" in refused(task, "--port", "0")
 
 
+def test_a_limit_on_money_without_a_price_is_one_sentence(task: Path) -> None:
+    assert "what a call costs is not known" in refused(task, "--port", "0", "--max-extra-usd", "0.01")
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_two_tasks_of_one_name_are_one_sentence(task: Path, workers: str) -> None:
     assert "the same name" in refused(task, str(task), "--port", "0", "--workers", workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import sqlite3
@@ -21,6 +22,7 @@ import uvloop
 from exchanges import ordinary_exchange
 
 from gainful.core import Exchange, StoreError
+from gainful.proxy.log import Line
 from gainful.proxy.recorder import MOST_WAITING_BYTES, MOST_WAITING_ROWS, Recorder
 from gainful.store import LogKeeper, SQLiteStore
 
@@ -150,7 +152,9 @@ async def test_a_store_locked_for_longer_is_said_once_and_its_rows_come_later(
     assert stored(path) == [*map(str, range(300)), "next"]
     (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert line.name == "gainful.proxy"
-    assert line.getMessage().startswith("a reply goes out before its exchange is stored (1 so far): ")
+    written = json.loads(Line().format(line))
+    assert (written["event"], written["replies"]) == ("replies go out before they are stored", 1)
+    assert "is held by another process" in written["reason"]
 
 
 async def test_the_time_limit_is_kept_where_the_store_says_nothing(path: Path) -> None:
@@ -242,7 +246,8 @@ async def test_closing_on_a_locked_store_ends_and_counts_what_is_lost(
         recorder.close()
         assert await asyncio.gather(*waiting) == [False] * 3
 
-    assert "3 exchanges were never stored: " in caplog.text
+    (line,) = [line for line in caplog.records if line.getMessage() == "replies were never stored"]
+    assert vars(line)["replies"] == 3
     assert stored(path) == []
 
 

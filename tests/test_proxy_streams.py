@@ -86,6 +86,18 @@ async def test_an_error_in_the_middle_ends_the_stream_with_an_error_event(tmp_pa
     assert stored == []
 
 
+@pytest.mark.parametrize("odd", [b"[1]", b'"x"', b'{"choices": [5]}', b'{"choices": [{"index": 0}]}', b"{"])
+@pytest.mark.parametrize("mode", ["pass", "segment"])
+async def test_whatever_comes_in_the_middle_the_stream_ends_as_one(tmp_path: Path, mode: Any, odd: bytes) -> None:
+    begun = (*BEGUN, chunk({"content": ". One. Two. "}))
+    odd_one = ChatServer(streamed(*begun, odd, chunk({}, "stop"), b"[DONE]"))
+    async with before(odd_one, tmp_path / "s", settings=in_mode(mode)) as proxy, asyncio.timeout(5):
+        text = await proxy.streamed({"messages": [USER]})
+
+    assert text.endswith("data: [DONE]\n\n")
+    assert "HTTP/1.1" not in text
+
+
 @pytest.mark.parametrize("mode", ["pass", "hold", "segment"])
 async def test_an_error_before_the_first_piece_is_a_status(tmp_path: Path, mode: Any) -> None:
     async with before(ChatServer(status(400, "too long")), tmp_path / "s", settings=in_mode(mode)) as proxy:

@@ -47,7 +47,7 @@ class Front:
 
     def app(self) -> web.Application:
         """Return the routes, behind the boundary that turns what they raise into replies."""
-        app = web.Application(client_max_size=self.desk.settings.most_body_bytes, middlewares=[self._boundary])
+        app = web.Application(client_max_size=self._bounds.body_bytes, middlewares=[self._boundary])
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_get("/v1/models", self.models)
         app.router.add_post("/v1/feedback", self.feedback)
@@ -74,9 +74,6 @@ class Front:
         except Busy as error:
             self.desk.metrics.shed(error.reason)
             return self._refused(error)
-        except web.HTTPRequestEntityTooLarge:
-            most = self.desk.settings.most_body_bytes
-            return self._refused(ApiError(f"the body is longer than {most} bytes; send less", status=413))
         except web.HTTPException as error:
             told = ApiError(f"{request.method} {request.path} is not served here", status=error.status)
             return self._refused(told, error.headers.get("Allow"))
@@ -93,13 +90,23 @@ class Front:
         self.desk.metrics.refused("", response.status)
         return response
 
+    async def _body(self, request: web.Request) -> bytes:
+        """Return the whole body, unpacked."""
+        try:
+            return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            told = f"the body is longer than {self._bounds.body_bytes} bytes; send less"
+            raise ApiError(told, status=413) from None
+        except web.RequestPayloadError:
+            raise ApiError("the body breaks off or is not packed as its headers say; send it whole") from None
+
     # --- routes
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Answer POST /v1/chat/completions."""
         began_s = time.perf_counter()
         key = self._caller(request)
-        ask = parse(await request.read(), self._bounds)
+        ask = parse(await self._body(request), self._bounds)
         service = self.desk.services.get(ask.model)
         if service is None:
             offered = ", ".join(sorted(self.desk.services))
@@ -116,9 +123,8 @@ class Front:
             return await self._answered(request, arrival, key)
         except (ApiError, Busy, ConnectionError):  # the caller's own doing, or nobody's: no fault of who was to answer
             raise
-        except Exception as error:
-            self._failed(arrival, error)
-            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, its caller, the figures and the log are told
+            return self._failed(arrival, error)
 
     async def _answered(self, request: web.Request, arrival: Arrival, key: Key | None) -> web.StreamResponse:
         response: web.StreamResponse
@@ -143,11 +149,17 @@ class Front:
             await visit.sent()
         return response
 
-    def _failed(self, arrival: Arrival, error: Exception) -> None:
-        """Count and keep that a request ended in *error*, once the caller has been told."""
-        self.desk.metrics.seated(arrival.service.task.name, arrival.placed.arm, "error")
+    def _failed(self, arrival: Arrival, error: Exception) -> web.Response:
+        """Count, tell and keep that a request ended in *error*; return what its caller is told."""
+        task, status = arrival.service.task.name, status_of(error)
+        self.desk.metrics.seated(task, arrival.placed.arm, "error")
+        self.desk.metrics.refused(task, status)
+        if self.desk.may_tell():
+            seen = getattr(error, "status", None) or status  # the model server's own, where it said one
+            log.warning("no answer", extra={"task": task, "kind": type(error).__name__, "status": seen})
         if arrival.placed.seat is not None:
-            asyncio.get_running_loop().call_soon(self.desk.keep_error, arrival, status_of(error))
+            asyncio.get_running_loop().call_soon(self.desk.keep_error, arrival, status)
+        return refusal(error)
 
     async def _streamed(self, request: web.Request, visit: Visit) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": EVENTS, "Cache-Control": "no-cache"})
@@ -158,7 +170,9 @@ class Front:
                         response.headers.update(await visit.early_headers())
                         await response.prepare(request)
                     await response.write(frame)
-            except (ApiError, ModelError, TimeoutError) as error:
+            except ConnectionError:  # the caller has gone
+                raise
+            except Exception as error:  # what has begun must end as a stream, whatever broke
                 if not response.prepared:
                     raise
                 self._failed(visit.arrival, error)
@@ -178,7 +192,7 @@ class Front:
     async def feedback(self, request: web.Request) -> web.Response:
         """Answer POST /v1/feedback: what the caller says of a reply, by its id."""
         key = self._caller(request)
-        told = parse_feedback(await request.read(), key.name if key else "", time.time())
+        told = parse_feedback(await self._body(request), key.name if key else "", time.time())
         await asyncio.to_thread(self._put_feedback, told)
         return reply({"object": "feedback", "id": told.reply}, {})
 

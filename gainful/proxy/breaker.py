@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
-from gainful.core import ModelError, RequestRefused
+from gainful.core import ApiError, ModelError, RequestRefused
 
 State: TypeAlias = Literal["closed", "half-open", "open"]
 
@@ -70,11 +70,9 @@ class Breaker:
         if self._open_until_s is None:
             return False
         if self._is_probing or self._clock() < self._open_until_s:
-            raise ModelError(
-                f"the model failed {self._failures} times in a row; try again in {self.retry_after_s:.1f} s",
-                status=503,
-                retry_after_s=self.retry_after_s,
-            )
+            sentence = f"the model failed {self._failures} times in a row; try again in {self.retry_after_s:.1f} s"
+            told = ApiError(sentence, status=503, kind="upstream_error").shape()
+            raise ModelError(sentence, status=503, said=told, retry_after_s=self.retry_after_s)
         self._is_probing = True
         return True
 

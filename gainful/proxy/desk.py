@@ -34,6 +34,8 @@ from gainful.tasks import Task, load
 
 CORRECTIONS = "\ncorrections"  # its place among the rates of callers, none of whom has a line end in the name
 ERRORS = "\nerrors"
+TOLD = "\ntold"
+TOLD_PER_MINUTE = 60  # requests without an answer that get a line in the log; /metrics counts them all
 ERRORS_PER_MINUTE = 1200  # that are kept of a server whose model is down: some evidence, and no flood of rows
 STATES = ("closed", "half-open", "open")  # of a breaker, from good to bad
 
@@ -74,6 +76,10 @@ class Desk:
         """Take one correction from what all requests together may spend on them."""
         most = self.settings.corrections_per_minute
         return most is None or (most > 0 and self.rates.wait_s(CORRECTIONS, most) == 0.0)
+
+    def may_tell(self) -> bool:
+        """Take one line from those that requests without an answer may write."""
+        return self.rates.wait_s(TOLD, TOLD_PER_MINUTE) == 0.0
 
     def keep_error(self, arrival: Arrival, status: int) -> None:
         """Keep that a seated request got an error with this status; in a storm, of some of them.
@@ -161,16 +167,16 @@ class _Opening:
         """Return the task *spec* as it is in service."""
         task = load(spec) if isinstance(spec, str) else spec
         serving, settings = task.serving, self._plan.settings
-        if serving.extra_cost_usd is not None and (settings.price is None or serving.escalate):
+        limits = settings.limits.tightened(task_limits(task))
+        if limits.extra_cost_usd is not None and (settings.price is None or serving.escalate):
             raise ServeError(
-                f"task {task.name!r} limits money, and what a call costs is not known; give --price and escalate to no "
-                "other model, or limit calls and tokens"
+                f"money is limited for task {task.name!r}, and what a call costs is not known; give --price and "
+                "escalate to no other model, or limit calls and tokens"
             )
         judging = judging_of(task)
         await judging.start()
         self._stack.push_async_callback(judging.close)
         usual = self._guarded(self._plan.model, settings.price)
-        limits = settings.limits.tightened(task_limits(task))
         now = read(store, task, usual.model.name, judging, limits, new_lane())
         for policy in (PLAIN, now.champion.policy):
             store.put_policy(policy)

@@ -31,6 +31,7 @@ FIELDS = (
     "policy",
     "port",
     "reason",
+    "replies",
     "seconds",
     "share",
     "status",

@@ -70,7 +70,9 @@ class Metrics:
         def histogram(name: str, words: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"gainful_{name}", words, ["task"], registry=own, buckets=buckets)
 
-        self._requests = counter("requests", "Chat requests by status", "task", "status")
+        self._requests = counter(
+            "requests", "Chat requests that were answered, and all that were refused, by status", "task", "status"
+        )
         self._added = histogram("added_seconds", "Time spent beside the model", ADDED_S)
         self._upstream = histogram("model_seconds", "Time of the model", UPSTREAM_S)
         self._verdicts = counter("verdicts", "Replies by verdict", "task", "verdict")

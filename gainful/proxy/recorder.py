@@ -114,7 +114,7 @@ class Recorder:
         self.failed += 1
         if time.monotonic() - self._told_at >= LOG_EVERY_S:
             self._told_at = time.monotonic()
-            _log.error("a reply goes out before its exchange is stored (%d so far): %s", self.failed, reason)
+            _log.error("replies go out before they are stored", extra={"replies": self.failed, "reason": reason})
         return False
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class Recorder:
             while self._gather():
                 self._write(store)
         if self._backlog:
-            _log.error("%d exchanges were never stored: %s", len(self._backlog), self._fault)
+            _log.error("replies were never stored", extra={"replies": len(self._backlog), "reason": self._fault})
 
     def _gather(self) -> bool:
         """Add what arrived to the backlog, waiting where there is nothing to do; ``False`` at the end."""
@@ -178,7 +178,7 @@ class Recorder:
         else:
             if self._fault is not None:
                 self._fault = None
-                _log.info("the store takes exchanges again, %d wait", len(self._backlog))
+                _log.info("the store takes replies again", extra={"replies": len(self._backlog)})
             self._settle_first(batch, True)
 
     def _settle_first(self, batch: Sequence[_Waiting], committed: bool) -> None:

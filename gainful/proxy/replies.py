@@ -1,7 +1,7 @@
 """What leaves the server: errors in OpenAI's shape, and the headers that say what was done.
 
-Guarantees: an upstream's words about a request reach the caller as they came; its words about our own key do not;
-no header value holds a line end.
+Guarantees: 502, 503 and 504 say when to come back; an upstream's words about a request reach the caller as they came;
+its words about our own key do not; no header value holds a line end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ EVENTS = "text/event-stream"
 OURS_TO_MEND = (401, 403)  # the upstream refused our key, of which the caller knows nothing
 PASSED_ON = (429, 500, 502, 503, 504)
 UPSTREAM = "upstream_error"
+DOWN = (502, 503, 504)
+DOWN_S = 1.0  # when to come back to a model that did not say; the circuit breaker asks for more once it opens
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,6 +49,8 @@ def refusal(error: BaseException) -> web.Response:
     status, body = _told(error)
     response = web.Response(body=_encode(body), content_type=JSON, status=status)
     wait_s = getattr(error, "retry_after_s", None)
+    if wait_s is None and status in DOWN:
+        wait_s = DOWN_S
     if wait_s is not None:
         response.headers["Retry-After"] = str(math.ceil(wait_s))
     return response

@@ -189,7 +189,8 @@ def is_deeper(value: Any, most: int) -> bool:
 
 def _positive(name: str, value: str, form: re.Pattern[str]) -> float:
     if not form.fullmatch(value) or float(value) <= 0:
-        raise ApiError(f"{name} is {header_value(value)!r}; send a positive number", param=name)
+        wanted = "a positive number" if form is _number else "a whole number from 1 on"
+        raise ApiError(f"{name} is {header_value(value)!r}; send {wanted}", param=name)
     return float(value)
 
 
