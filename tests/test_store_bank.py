@@ -226,20 +226,45 @@ def test_the_latest_cases_of_a_side_come_first(store: Store) -> None:
     assert [*counts, store.count_banked("task", "held-out"), store.count_banked("nothing", "dev")] == [4, 5, 1, 0]
 
 
-def test_cases_are_opened_in_the_order_of_their_ids_once_and_for_one_confirmation(store: Store) -> None:
-    free = sorted(map(held_out, range(10)), key=lambda one: one.id)
+def test_cases_are_opened_once_and_for_one_confirmation(store: Store) -> None:
     store.take_in("task", "intake", 1, [*map(held_out, range(10)), banked(20), held_out(21, quarantine="q")])
     store.take_in("other", "intake", 1, [held_out(30)])
 
     first = store.open_banked("task", 4, "first")
     second = store.open_banked("task", 3, "second")
     store.take_in("task", "intake", 2, [held_out(number) for number in range(40, 60)])
-    assert [one.id for one in first + second] == [one.id for one in free[:7]]
+    ids = [one.id for one in first + second]
+    assert len(set(ids)) == 7
+    assert set(ids) <= {held_out(number).id for number in range(10)}
+    assert [one.id for one in first] == sorted(one.id for one in first)
     assert {one.opened for one in first} == {"first"}
     assert store.open_banked("task", 4, "first") == first
     assert store.count_banked("task", "held-out") == 23
     assert store.count_banked("task", "held-out", only_free=False) == 31
-    assert {one.id for one in store.banked("task", "held-out")}.isdisjoint(one.id for one in first + second)
+    assert {one.id for one in store.banked("task", "held-out")}.isdisjoint(ids)
+
+
+def test_which_cases_are_opened_depends_on_the_confirmation_so_that_no_wording_gets_in_by_itself(
+    store: Store, tmp_path: Path
+) -> None:
+    with SQLiteStore(tmp_path / "twin.db") as twin:
+        for place in (store, twin):
+            place.take_in("task", "intake", 1, map(held_out, range(100)))
+        one, other = store.open_banked("task", 10, "first"), twin.open_banked("task", 10, "second")
+
+        assert {case.id for case in one} != {case.id for case in other}
+
+
+@pytest.mark.parametrize(("honest", "flood"), [(40, 10), (5, 45)])
+def test_a_key_that_floods_gets_its_share_and_more_only_where_others_bring_too_few(
+    store: Store, honest: int, flood: int
+) -> None:
+    flooded = [held_out(number, key="flood") for number in range(900)]
+    store.take_in("task", "intake", 1, [held_out(1000 + n, key=f"k{n % 5}") for n in range(honest)] + flooded)
+
+    opened = store.open_banked("task", 50, "first", most_of_a_key=0.2)
+
+    assert sum(one.key == "flood" for one in opened) == flood
 
 
 def test_a_confirmation_that_asks_for_more_cases_than_there_are_gets_and_uses_none(store: Store) -> None:

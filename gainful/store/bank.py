@@ -171,11 +171,15 @@ class Bank(Protocol):
         """Return how many there are."""
         ...
 
-    def open_banked(self, task: str, count: int, confirmation: str, *, only_targets: bool = False) -> list[Banked]:
+    def open_banked(
+        self, task: str, count: int, confirmation: str, *, only_targets: bool = False, most_of_a_key: float = 1.0
+    ) -> list[Banked]:
         """Return *count* free held-out cases for *confirmation*, which are used up by that, in the order of their ids.
 
-        Their ids are digests, so the choice is as good as random, and nobody has looked.  Asked again, the same
-        confirmation gets the same cases.  Raises ``StoreError`` where there are not as many.
+        They are drawn by digests of *confirmation* and their ids: as good as at random, and nobody who words a case
+        can know it beforehand.  Where there are several keys, one brings more than ``most_of_a_key`` of them, or its
+        equal part, only if the others bring too few.  Asked again, the same confirmation gets the same cases.  Raises
+        ``StoreError`` where there are not as many, or for another *count* than before.
         """
         ...
 

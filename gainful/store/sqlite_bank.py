@@ -5,6 +5,8 @@ Guarantees what ``Bank`` promises.  Reading what was served is in ``sqlite_traff
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -111,17 +113,21 @@ class SQLiteBank:
         )
         return int(count)
 
-    def open_banked(self, task: str, count: int, confirmation: str, *, only_targets: bool = False) -> list[Banked]:
+    def open_banked(
+        self, task: str, count: int, confirmation: str, *, only_targets: bool = False, most_of_a_key: float = 1.0
+    ) -> list[Banked]:
         if not confirmation:
             raise StoreError("cases are opened for a confirmation without a name; give its registration")
         with self._database.writing() as connection:
             held = self._opened(task, confirmation)
             if not held:
-                connection.execute(
-                    f"UPDATE banked SET opened = ? WHERE id IN (SELECT id FROM banked {OF_TASK} "
-                    f"AND side = 'held-out' AND is_free = 1 {_TOLD[only_targets]} ORDER BY digest LIMIT ?)",
-                    (confirmation, task, max(count, 0)),
+                free = self._database.rows(
+                    f"SELECT id, digest, key FROM banked {OF_TASK} AND side = 'held-out' AND is_free = 1 "
+                    f"{_TOLD[only_targets]}",
+                    task,
                 )
+                rows = [(confirmation, row) for row in _drawn(free, max(count, 0), confirmation, most_of_a_key)]
+                connection.executemany("UPDATE banked SET opened = ? WHERE id = ?", rows)
                 held = self._opened(task, confirmation)
                 if len(held) < count:
                     raise StoreError(
@@ -263,6 +269,20 @@ class SQLiteBank:
 
     def forget_key(self, key: str, policies: Sequence[str] = ()) -> Forgotten:
         return forget(self._database, key, policies)
+
+
+def _drawn(free: Sequence[tuple[int, bytes | str, str]], count: int, confirmation: str, share: float) -> list[int]:
+    """Return the rows of *count* of the *free* cases, in an order that nobody could choose who wrote them."""
+    order = sorted(free, key=lambda row: hashlib.sha256(f"{confirmation} {long_id(row[1])}".encode()).digest())
+    keys = len({key for _, _, key in free})
+    most = max(1, int(count * max(share, 1 / keys))) if keys > 1 else count
+    taken: Counter[str] = Counter()
+    chosen: list[int] = []
+    over: list[int] = []
+    for id, _, key in order:
+        taken[key] += 1
+        (chosen if taken[key] <= most else over).append(id)
+    return (chosen + over)[:count]
 
 
 def _pack_banked(case: Banked) -> tuple[Any, ...]:

@@ -48,7 +48,7 @@ def load(reference: str) -> Task:
         name=f"reasoning-gym:{reference}",
         kind=Text(),
         dev=dev,
-        holdout=Holdout.drawn("reasoning-gym", source, cases.draw),
+        holdout=Holdout.drawn("reasoning-gym", source, lambda count, number, _: cases.draw(count, number)),
         checks=(check,),
         proof=(check,),
         baseline=Policy(max_tokens=128),

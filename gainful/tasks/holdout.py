@@ -14,8 +14,8 @@ from typing import NoReturn
 
 from gainful.core import Case, JsonObject, TaskError, digest
 
-Draw = Callable[[int, int], tuple[Case, ...]]
-"""``(count, confirmation) -> cases``: new cases for each confirmation, none of them seen before."""
+Draw = Callable[[int, int, str], tuple[Case, ...]]
+"""``(count, confirmation, registration) -> cases``: new cases for each confirmation, none of them seen before."""
 
 
 class Holdout:
@@ -34,7 +34,7 @@ class Holdout:
         self.size: int | None = len(held)
         self.fresh = False
         self.digest = digest({"population": population, "cases": [[case.id, digest(case.target)] for case in held]})
-        self.__draw: Draw = lambda count, _: held[:count]
+        self.__draw: Draw = lambda count, *_: held[:count]
 
     @classmethod
     def drawn(cls, population: str, source: JsonObject, draw: Draw) -> Holdout:
@@ -62,7 +62,7 @@ class Holdout:
                 f"the hold-out was asked for {count} cases of confirmation {confirmation}; "
                 f"it has {'new ones for each' if self.size is None else self.size}, counted from 0"
             )
-        return self.__draw(count, confirmation)
+        return self.__draw(count, confirmation, registration)
 
     def __repr__(self) -> str:
         return f"Holdout(size={self.size}, digest={self.digest[:12]!r})"

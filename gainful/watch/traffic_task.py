@@ -1,7 +1,7 @@
 """A task whose cases come from its own traffic: what a run in production learns from and proves on.
 
 Guarantees: learning sees selected dev cases alone; each confirmation gets held-out cases that nobody has used, drawn by
-their digests; what judges them reads no answer key, unless callers' own answers count as proof.
+digests that no caller can foresee; what judges them reads no answer key, unless callers' own answers count as proof.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def traffic_task(task: Task, store: Store, chosen: Sequence[Banked]) -> Task:
     proof = proof_checks(task)
     source: JsonObject = {"task": task.name, "split": task.split.spec, "only_targets": only_targets}
 
-    def draw(count: int, confirmation: int) -> tuple[Case, ...]:
-        opened = store.open_banked(task.name, count, f"{holdout.digest} {confirmation}", only_targets=only_targets)
+    def draw(count: int, _: int, registration: str) -> tuple[Case, ...]:
+        share = task.improving.most_of_a_key
+        opened = store.open_banked(task.name, count, registration, only_targets=only_targets, most_of_a_key=share)
         return tuple(banked.case for banked in opened)
 
     holdout = Holdout.drawn(POPULATION, source, draw)

@@ -69,8 +69,6 @@ CREATE TABLE banked (
 
 CREATE INDEX banked_by_time ON banked (task, side, is_free, last_at);
 
-CREATE INDEX banked_to_open ON banked (task, digest) WHERE side = 'held-out' AND is_free = 1;
-
 CREATE INDEX banked_opened ON banked (task, opened, digest) WHERE opened <> '';
 
 CREATE INDEX banked_of_key ON banked (key);
