@@ -28,7 +28,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 def add(
     name: NameArgument,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="The most requests a minute.")] = None,
-    own_data: Annotated[bool, typer.Option("--own-data", help="Keep this caller's data apart from others'.")] = False,
+    own_data: Annotated[
+        bool, typer.Option("--own-data", help="Learn nothing from this caller's words, and show them to nobody.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:

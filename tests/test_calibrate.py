@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from gainful.models import ScriptedModel
 from gainful.report.audit import audit_json, calibration_json, show_calibration
 from gainful.store import open_store
 from gainful.tasks import Task, divide, make_task
+from gainful.tasks.serving import Serving
 
 pytestmark = pytest.mark.slow  # fitting takes seconds
 
@@ -246,7 +248,28 @@ def test_the_table_says_what_is_open_and_why(found: Calibration) -> None:
     assert f"{found.drafts} drafts with a known truth" in text
     assert "AUROC" in text
     assert "reask is open" in text
-    assert "escalate is closed: no trial yet" in text
+    assert "escalate is closed: the task's serve.methods leaves it out" in text
+
+
+def test_a_method_that_the_task_is_not_served_with_is_closed_whatever_its_trials_say(
+    done: tuple[Path, Calibration, ScriptedModel],
+) -> None:
+    folder, _, model = done
+
+    found = audit(replace(TASK, serving=Serving(methods=("vote",))), model, store_in(folder))
+
+    told = {method["method"]: method for method in audit_json(found)["methods"]}
+    assert told["reask"]["n"] > 0
+    assert not told["reask"]["is_open"]
+    assert told["reask"]["why"].startswith("the task's serve.methods leaves it out")
+
+
+def test_escalating_without_a_model_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    model = ScriptedModel(clumsy)
+
+    with pytest.raises(CalibrationError, match=r"serve\.escalate names no model"):
+        calibrated(tmp_path, model, Plan(methods=("escalate",)))
+    assert not model.calls
 
 
 def test_without_a_detector_the_table_says_that_p_wrong_is_unknown(tmp_path: Path) -> None:

@@ -198,11 +198,15 @@ async def test_the_proxy_asks_for_a_key_where_it_asks_for_one_elsewhere(tmp_path
             async with proxy.http.get(f"{proxy.url}/dashboard{path}") as response:
                 statuses[path] = response.status
         bearer = {"Authorization": f"Bearer {secret}", "Host": "gainful.example"}
+        asked = {"model": proxy.model, "messages": [{"role": "user", "content": "hello"}]}
+        async with proxy.http.post(f"{proxy.url}/v1/chat/completions", json=asked, headers=bearer) as response:
+            assert response.status == 200
         async with proxy.http.get(f"{proxy.url}/dashboard/data/talk", headers=bearer) as response:
             picture = await response.json()
 
     assert statuses == {"": 200, "/tasks": 401, "/data/talk": 401, "/events?task=talk": 401}
     assert picture["task"] == "talk"
+    assert not picture["has_text"]  # a key lets one call, not read what others said
 
 
 @pytest.mark.slow

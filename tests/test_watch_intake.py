@@ -11,6 +11,7 @@ from msgspec import structs
 from worlds import case, sums
 
 from gainful.core import Case, Exchange, Seat, Usage, Verdict
+from gainful.proxy.keys import make_key
 from gainful.store import Feedback, SQLiteStore
 from gainful.tasks import Task
 from gainful.tasks.improving import Improving
@@ -64,6 +65,22 @@ def test_every_exchange_becomes_a_case_once_however_often_it_is_taken_in(store: 
     assert all(counts)
     (tally,) = store.tallies("sums")
     assert (tally.requests, tally.known, tally.right, tally.calls) == (60, 60, 60.0, 60)
+
+
+def test_words_of_a_caller_whose_data_are_kept_apart_become_no_case(store: SQLiteStore) -> None:
+    for name, own_data in (("web", False), ("clinic", True)):
+        store.put_key(make_key(name, own_data=own_data)[1])
+    for name, first in (("web", 0), ("clinic", 100)):
+        corrected = {"verdict": "corrected", "draft": {"name": "add", "arguments": {}}, "key": name}
+        store.put_exchanges(exchange(n, RIGHT, **corrected) for n in range(first, first + 60))
+        store.put_feedback(Feedback(f"reply-{first}", 0.0, NOON + 500, key=name, target={"name": "add"}))
+
+    intake(store, replace(sums(), improving=Improving(trust_feedback=True))).take()
+
+    assert set(everything(store)) == {f"reply-{number}" for number in range(60)}
+    assert {repair.key for repair in store.repairs("sums")} == {"web"}
+    (tally,) = store.tallies("sums")
+    assert tally.requests == 120  # figures are everybody's
 
 
 def test_a_side_follows_from_the_words_and_not_from_who_asks_when(store: SQLiteStore) -> None:

@@ -69,13 +69,26 @@ class Plan(Value, frozen=True):
 
 
 class Audit(Value, frozen=True):
-    """How detection and correction stand for one task, model and policy in service; no detector: nothing is fitted."""
+    """How detection and correction stand for one task, model and policy in service; no detector: nothing is fitted.
+
+    ``methods`` are those that the task is served with: no other corrects a reply, whatever its trials say.
+    """
 
     task: str
     model: str
     policy: str
     detector: Detector | None
     standings: tuple[Standing, ...]
+    methods: tuple[str, ...]
+
+    def is_open(self, standing: Standing) -> bool:
+        """Whether the server may correct by this method."""
+        return standing.method in self.methods and standing.is_open
+
+    def why(self, standing: Standing) -> str:
+        """Say in a sentence why it is open or closed."""
+        left_out = "" if standing.method in self.methods else "the task's serve.methods leaves it out; "
+        return left_out + standing.why
 
 
 class Calibration(Value, frozen=True):
@@ -110,9 +123,13 @@ class Drafted:
 async def calibrate(bench: Bench, store: Store, plan: Plan, tick: Tick) -> Calibration:
     """Draft every case, fit the detector, try every method on the suspects, and store detector and trials.
 
-    Raises ``CalibrationError`` where no truth is known or scikit-learn is missing, ``ModelError`` as answering does.
+    Raises ``CalibrationError`` where no truth is known, where there is no model to escalate to or scikit-learn is
+    missing, ``ModelError`` as answering does.
     """
     task, policy = bench.task, bench.policy
+    methods = task.serving.methods if plan.methods is None else plan.methods
+    if "escalate" in methods and bench.stronger is None:
+        raise CalibrationError(f"task {task.name!r}: serve.escalate names no model to escalate to; give one")
     cases = _chosen(bench.known[1], plan)
     bench = await bench.with_logprobs(cases)
     made = await bench.all((bench.draft(case) for case in cases), lambda done: tick("drafts", done, len(cases)))
@@ -120,7 +137,6 @@ async def calibrate(bench: Bench, store: Store, plan: Plan, tick: Tick) -> Calib
     wrong = [drafted.truth < 1.0 for drafted in drafts]
     fitted = await asyncio.to_thread(fit, [d.evidence for d in drafts], wrong, plan.seed, policy.id)
     suspects = [d for d, p in zip(drafts, fitted.chances, strict=True) if is_suspect(p, d.verdicts)]
-    methods = task.serving.methods if plan.methods is None else plan.methods
     works = (bench.trial(drafted, method) for drafted in suspects for method in methods)
     total = len(suspects) * len(methods)
     trials = await bench.all(works, lambda done: tick("corrections", done, total))
@@ -144,7 +160,7 @@ def audit(store: Store, task: Task, model: str, policy: str) -> Audit:
     content = store.detector(task.name, model)
     rule = Rule.of(store.trials(task.name, model, limit=TRIALS), policy)
     detector = None if content is None else msgspec.convert(content, Detector)
-    return Audit(task=task.name, model=model, policy=policy, detector=detector, standings=rule.standings)
+    return Audit(task.name, model, policy, detector, rule.standings, task.serving.methods)
 
 
 def refresh_detector(store: Store, bench: Bench, attempts: Sequence[Attempt], seed: int) -> Fitted:

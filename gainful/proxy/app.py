@@ -64,7 +64,8 @@ class Front:
             lambda _: names,
             self.desk.reading,
             self._caller if settings.require_keys else None,
-            with_text=settings.store_prompts == "full",
+            # a key says who may call, not who may read what others said
+            with_text=settings.store_prompts == "full" and not settings.require_keys,
         )
 
     @web.middleware

@@ -27,12 +27,10 @@ def show_audit(console: Console, found: Audit) -> None:
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     table.add_column("state")
     for standing in found.standings:
-        table.add_row(*_cells(standing), Text("open" if standing.is_open else "closed"))
+        table.add_row(*_cells(standing), Text(_state(found, standing)))
     console.print(table)
     for standing in found.standings:
-        console.print(
-            Text(f"  {standing.method} is {'open' if standing.is_open else 'closed'}: {standing.why}"), soft_wrap=True
-        )
+        console.print(Text(f"  {standing.method} is {_state(found, standing)}: {found.why(standing)}"), soft_wrap=True)
 
 
 def show_calibration(console: Console, found: Calibration) -> None:
@@ -53,7 +51,8 @@ def audit_json(found: Audit) -> dict[str, Any]:
         "policy": found.policy,
         "detector": None if found.detector is None else msgspec.to_builtins(found.detector),
         "methods": [
-            {name: getattr(standing, name) for name in (*standing.__struct_fields__, "is_open", "why")}
+            {name: getattr(standing, name) for name in standing.__struct_fields__}
+            | {"is_open": found.is_open(standing), "why": found.why(standing)}
             for standing in found.standings
         ],
     }
@@ -63,6 +62,10 @@ def calibration_json(found: Calibration) -> dict[str, Any]:
     """Return *found* for scripts."""
     counts = {name: getattr(found, name) for name in ("drafts", "wrong", "suspects", "refused", "reason")}
     return {**counts, "usage": msgspec.to_builtins(found.usage), "audit": audit_json(found.audit)}
+
+
+def _state(found: Audit, standing: Standing) -> str:
+    return "open" if found.is_open(standing) else "closed"
 
 
 def _detection(found: Audit) -> str:

@@ -1,7 +1,8 @@
 """Traffic becomes cases: each request once, on a side that its words decide, before anything looks at it.
 
 Guarantees: an exchange is taken in once, however often the watcher dies; copies of a case are one; the side follows
-from the words alone, so that nobody chooses it by asking at the right time; only what was stored in full is read.
+from the words alone, so that nobody chooses it by asking at the right time; only what was stored in full is read; of
+a caller whose data are kept apart (``gainful keys add --own-data``) nothing but figures is.
 Leaves to others: what may be learned from (``screen``), which cases a run takes (``selection``).
 """
 
@@ -52,9 +53,11 @@ class Intake:
         self._store = store
         self._task = task
         self._screen = screen
+        self._apart: frozenset[str] = frozenset()  # keys whose callers' words are no case of anybody's
 
     def take(self, most: int = 20 * BATCH) -> int:
         """Take in up to *most* exchanges and as many pieces of feedback; return how many exchanges there were."""
+        self._apart = frozenset(key.name for key in self._store.keys() if key.own_data)  # noqa: SIM118 - no mapping
         taken = 0
         while taken < most and (found := self._exchanges()):
             taken += found
@@ -84,9 +87,14 @@ class Intake:
         return len(rows)
 
     def _banked(self, exchange: Exchange) -> Banked | None:
-        """Return the case that an exchange brings, ``None`` where it was not stored, or is no caller's."""
+        """Return the case that an exchange brings; ``None`` where it was not stored, is nobody's or is kept apart."""
         case = stored_case(exchange)
-        if case is None or exchange.status >= 400 or (exchange.seat is not None and exchange.seat.arm == "shadow"):
+        if (
+            case is None
+            or exchange.key in self._apart
+            or exchange.status >= 400
+            or (exchange.seat is not None and exchange.seat.arm == "shadow")
+        ):
             return None
         score, signal = known(exchange)
         return Banked(
@@ -126,7 +134,9 @@ class Intake:
     def _repair(self, exchange: Exchange) -> Repair | None:
         """Return the error that a correction repaired, where a trusted check passes what came of it."""
         case = stored_case(exchange)
-        if case is None or exchange.verdict != "corrected" or known(exchange).score != 1.0:
+        if case is None or exchange.key in self._apart:
+            return None
+        if exchange.verdict != "corrected" or known(exchange).score != 1.0:
             return None
         if self._task.split.side(case) != "dev" or self._screen(case, exchange.value):
             return None

@@ -282,7 +282,7 @@ function showErrors() {
   const { errors } = state;
   const filled = errors.filter((block) => block.groups.length);
   fill("errors", filled.length ? filled.map(groups) : note("No error is known."),
-    state.has_text ? null : note("Examples are not shown: prompts are not stored in full."));
+    state.has_text ? null : note("Examples are not shown: prompts are not stored in full, or a key would show what others said."));
 }
 
 function groups(block) {
