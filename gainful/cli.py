@@ -40,8 +40,9 @@ from gainful.report import words
 from gainful.report.audit import audit_json, calibration_json, show_audit, show_calibration
 from gainful.report.page import write_page
 from gainful.report.terminal import Terminal
-from gainful.store import store_file
-from gainful.tasks import TEMPLATE
+from gainful.store import open_store, store_file
+from gainful.tasks import TEMPLATE, load
+from gainful.watch.service import read_service
 
 DEMO_TASK = "bfcl:simple_python"
 INTERRUPTED = 130  # the status that Typer makes of Ctrl-C, without a word, outside a run
@@ -292,7 +293,9 @@ def _improve(task: str, model: str, store: Path, settings: Settings, minutes: fl
     limit_s = None if minutes is None else 60 * minutes
     started = time.monotonic()
     with _watching(as_json) as terminal:
-        result = session.improve(task, model, store, settings, watchers=[terminal], time_limit_s=limit_s)
+        loaded = load(task)
+        _require_unpinned(store, loaded.name)
+        result = session.improve(loaded, model, store, settings, watchers=[terminal], time_limit_s=limit_s)
     page = write_page(store, result.run, None).absolute()
     checked = _verified(Path(result.finished.receipt), None) if result.finished.receipt else None
     if as_json:
@@ -304,6 +307,15 @@ def _improve(task: str, model: str, store: Path, settings: Settings, minutes: fl
         _print_report(console, checked)
     took = words.duration(time.monotonic() - started)
     _print(f"\nThis took {took} by the clock. The whole run on one page: {page}")
+
+
+def _require_unpinned(store: Path, task: str) -> None:
+    """Raise ``StoreError`` where a person has pinned the champion that a run would replace."""
+    if not store.is_file():
+        return
+    with open_store(store) as opened:
+        if read_service(opened, task).is_pinned:
+            raise StoreError(f"the champion of task {task!r} is pinned; `gainful unpin {shlex.quote(task)}` lets it go")
 
 
 def _print_evaluation(console: Console, found: session.Evaluation) -> None:

@@ -480,3 +480,17 @@ def test_a_lock_file_in_which_anything_was_changed_is_refused(store: Path, tmp_p
     file.write_bytes(canonical(swapped) + b"\n")  # whoever computes the digest too has written another lock file
     run("unlock", file, "--store", elsewhere)
     assert champion(elsewhere) == swapped["id"]
+
+
+def test_a_run_is_refused_while_a_person_has_pinned_the_champion(run: Run, tmp_path: Path) -> None:
+    task, place = tmp_path / "task" / "task.toml", tmp_path / "store.db"
+    run("init", task.parent)
+    with SQLiteStore(place) as opened:
+        opened.set_champion("support-routing", BASELINE, "baseline")
+        helm(opened, "support-routing").pin()
+
+    said = run("improve", task, "--store", place, code=2)
+
+    assert "the champion of task 'support-routing' is pinned; `gainful unpin support-routing` lets it go" in said
+    with SQLiteStore(place) as opened:
+        assert opened.runs() == []
