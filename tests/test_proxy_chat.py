@@ -431,6 +431,18 @@ async def test_a_refusal_of_our_own_key_does_not_reach_the_caller(tmp_path: Path
     assert "sk-123" not in json.dumps(said)
 
 
+@pytest.mark.parametrize("compare", [True, False])
+async def test_a_task_whose_checks_judge_no_live_reply_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, compare: bool
+) -> None:
+    cases = [Case(messages=({"role": "user", "content": f"Say {n}."},), target="a") for n in range(20)]
+    task = make_task("talk", divide(cases), Text(), [checks.Choice(("a", "b"), compare=compare)])
+    async with serving(task, ScriptedModel(echo), tmp_path / "s"):
+        pass
+
+    assert ("no check judges the replies" in caplog.text) == compare
+
+
 async def test_an_operator_reads_in_log_and_figures_why_there_was_no_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

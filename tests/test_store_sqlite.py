@@ -62,6 +62,23 @@ def test_an_address_of_another_kind_is_refused(address: str) -> None:
         open_store(address)
 
 
+def test_nobody_but_its_owner_reads_a_new_store_and_its_log(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "store.db") as store:
+        store.put_policy(Policy())
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+
+    assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm"), 0o600)
+
+
+def test_the_mode_of_a_store_that_is_there_stays(tmp_path: Path) -> None:
+    SQLiteStore(tmp_path / "store.db").close()
+    os.chmod(tmp_path / "store.db", 0o660)  # its owner shares it
+
+    SQLiteStore(tmp_path / "store.db").close()
+
+    assert (tmp_path / "store.db").stat().st_mode & 0o777 == 0o660
+
+
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"{tmp_path} is a directory; name a file in it"):
         SQLiteStore(tmp_path)

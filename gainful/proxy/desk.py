@@ -173,6 +173,8 @@ class _Opening:
                 f"money is limited for task {task.name!r}, and what a call costs is not known; give --price and "
                 "escalate to no other model, or limit calls and tokens"
             )
+        if not task.keyless:
+            log.warning("no check judges the replies: all of this task's read an answer key", extra={"task": task.name})
         judging = judging_of(task)
         await judging.start()
         self._stack.push_async_callback(judging.close)

@@ -7,6 +7,8 @@ What the tables mean is left to ``sqlite.py``.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +43,8 @@ class Database:
         if reads_only and not path.exists():
             raise StoreError(f"there is no store at {str(path)!r}; name the one to look at")
         _check_place(path)
+        if not reads_only:
+            _make_private(path)
         with self.faults():
             name = f"{path.absolute().as_uri()}?mode=ro" if reads_only else path
             self.connection = sqlite3.connect(name, timeout=busy_s, isolation_level=None, uri=reads_only)
@@ -210,6 +214,12 @@ def _check_place(path: Path) -> None:
         ) from error
     if path.exists() and 0 < path.stat().st_size < LEAST_BYTES:
         raise StoreError(f"{path} is not a store; name another file")
+
+
+def _make_private(path: Path) -> None:
+    """Let nobody but the owner read a new store: prompts are in it.  SQLite gives its log the same mode."""
+    with contextlib.suppress(OSError):  # SQLite will say it better
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _statements(script: str) -> Iterator[str]:

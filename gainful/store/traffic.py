@@ -30,9 +30,8 @@ class Feedback(Value, frozen=True):
 class Key(Value, frozen=True):
     """Who may call: a name and the SHA-256 of a secret, 64 hexadecimal digits.
 
-    ``own_data`` keeps this caller's data apart from all others':
-    nothing is learned from its words.  ``requests_per_minute`` is ``None`` where nothing
-    limits them.
+    ``own_data`` keeps this caller's data apart from all others': nothing is learned from its words.
+    ``requests_per_minute`` is ``None`` where nothing limits them.
     """
 
     name: str
