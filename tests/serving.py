@@ -16,11 +16,19 @@ from openai import AsyncOpenAI
 from gainful.core import Exchange, JsonObject, StreamingModel
 from gainful.proxy.app import Front
 from gainful.proxy.desk import Desk, Plan, open_desk
+from gainful.proxy.protocol import Runner
 from gainful.proxy.settings import Settings
 from gainful.store import open_store
 from gainful.tasks import Task
 
 QUIET = Settings(keep_alive_s=0.05)
+
+
+class Server(TestServer):
+    """The test server on a worker's own connections."""
+
+    async def _make_runner(self, **options: Any) -> Runner:
+        return Runner(self.app, **options)
 
 
 @dataclass
@@ -67,7 +75,7 @@ async def serving(task: Task, model: StreamingModel, place: Path, settings: Sett
     async with AsyncExitStack() as stack:
         desk = await open_desk(Plan((task,), model, str(place), settings), stack)
         app = Front(desk).app()
-        server = TestServer(app, handler_cancellation=True)
+        server = Server(app, handler_cancellation=True)
         await stack.enter_async_context(server)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         yield Proxy(str(server.make_url("")).rstrip("/"), desk, place, http, task.name, stack, app)

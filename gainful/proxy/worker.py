@@ -20,6 +20,7 @@ from gainful.proxy.app import Front
 from gainful.proxy.desk import Plan, open_desk
 from gainful.proxy.log import log_to
 from gainful.proxy.metrics import Metrics
+from gainful.proxy.protocol import Runner
 from gainful.proxy.settings import Settings
 
 SWITCH_S = 0.0005  # the recorder's thread gets its turn within this; Python's 5 ms would be seen in every p99
@@ -64,7 +65,7 @@ async def _answer(plan: Plan, listening: socket.socket) -> None:
         loop.add_reader(server.sentinel, stopped.set)  # readable once the server is gone, kill -9 included
     async with AsyncExitStack() as stack:
         desk = await open_desk(plan, stack)
-        runner = web.AppRunner(
+        runner = Runner(
             Front(desk).app(), handler_cancellation=True, access_log=None, shutdown_timeout=plan.settings.shutdown_s
         )
         await runner.setup()
