@@ -18,6 +18,8 @@ from worlds import case, scripted, sums
 
 from gainful.checks import Grounding
 from gainful.core import Format, JsonObject, Policy
+from gainful.loop.replay import replay
+from gainful.loop.verify import verify
 from gainful.store import SQLiteStore
 from gainful.watch.service import Helm, Service, read_service, service_key, watch_lease
 from gainful.watch.watcher import Watcher, Workplace, is_dead, this_process
@@ -86,6 +88,11 @@ def test_traffic_alone_brings_a_proven_improvement_into_service(store: SQLiteSto
     champion = store.policy(str(store.champion("sums")))
     assert champion.format.shape in ("schema", "arguments")
     assert read_service(store, "sums").former == street.task.baseline.id
+    (receipt,) = (store.path.parent / "receipts").iterdir()
+    report = verify(str(receipt), None, replay)
+    assert report.decision == "promoted"
+    assert [(found.name, found.detail) for found in report.findings if found.verdict == "failed"] == []
+    assert next(found.verdict for found in report.findings if found.name == "replay") == "ok"
 
 
 WORSE = Policy(instructions="Say something.", max_tokens=8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -100,9 +100,8 @@ def replay(folder: Path) -> str:
     for arm, policy in receipt.arms.items():
         asked = [(case, out) for case, out in zip(receipt.cases, receipt.outputs, strict=True) if out[arm]["calls"]]
         refused += len(receipt.cases) - len(asked)
-        attempts = _answer(
-            Engine(model, receipt.kind, receipt.consulted()), policy, [case for case, _ in asked], proof=()
-        )
+        engine = Engine(model, receipt.kind, receipt.consulted())
+        attempts = asyncio.run(_answer(engine, policy, [case for case, _ in asked], proof=()))
         for attempt, (_, stored) in zip(attempts, asked, strict=True):
             if digest(attempt.answer) != digest(stored[arm]["answer"]):
                 raise Failed(f"the stored calls give another answer of the {arm} to case {attempt.case[:12]!r}")
@@ -136,7 +135,16 @@ def reproduce(
         done += 1
         progress(done, total)
 
-    arms = {a: _answer(engine, policy, receipt.cases, found.proof, tick) for a, policy in receipt.arms.items()}
+    async def answer_both() -> dict[str, list[Attempt]]:
+        try:
+            return {
+                arm: await _answer(engine, policy, receipt.cases, found.proof, tick)
+                for arm, policy in receipt.arms.items()
+            }
+        finally:
+            await model.close()
+
+    arms = asyncio.run(answer_both())
     scores = map(paired_scores, arms["champion"], arms["challenger"])
     differences = [challenger - champion for champion, challenger in scores]
     low, high = interval(differences, 0.05, len(differences), -1.0, 1.0)
@@ -153,13 +161,22 @@ def reproduce(
 
 
 def _task(registration: Registration, named: str | None) -> Task:
-    """Load the receipt's task; raises ``ReceiptError`` unless it has the same hold-out and the same proof checks."""
+    """Load the receipt's task; raises ``ReceiptError`` unless it has the same hold-out and the same proof checks.
+
+    A hold-out of traffic is no task's own: the receipt brings its cases, and the task the checks that judged them.
+    """
     source = named or str(registration.task["load"])
     if named is None and not source.startswith(KNOWN_SOURCES):
         raise ReceiptError(
             f"the receipt's task is {source!r}, and loading a file may run it; look at it, then pass --task {source}"
         )
     task = load(source)
+    if "traffic" in registration.task:
+        return replace(
+            task,
+            checks=_own_checks(task, registration.task["checks"], source),
+            proof=_own_checks(task, registration.checks, source),
+        )
     if task.holdout.digest != registration.holdout or [c.spec for c in task.proof] != list(registration.checks):
         raise ReceiptError(
             f"task {source!r} has another hold-out or other proof checks than the receipt; restore its own"
@@ -167,21 +184,27 @@ def _task(registration: Registration, named: str | None) -> Task:
     return task
 
 
-def _answer(
+def _own_checks(task: Task, specs: Sequence[JsonObject], source: str) -> tuple[Check, ...]:
+    """Return the task's checks that have these specs; raises ``ReceiptError`` where it lacks one."""
+    known = {digest(check.spec): check for check in (*task.checks, *task.proof)}
+    missing = next((spec for spec in specs if digest(spec) not in known), None)
+    if missing is not None:
+        raise ReceiptError(f"task {source!r} has no check {missing.get('kind')!r} as in the receipt; restore its own")
+    return tuple(known[digest(spec)] for spec in specs)
+
+
+async def _answer(
     engine: Engine,
     policy: Policy,
     cases: Sequence[Case],
     proof: tuple[Check, ...],
     tick: Callable[[], None] = lambda: None,
 ) -> list[Attempt]:
-    async def run() -> list[Attempt]:
-        attempts: list[Attempt] = []
-        async for attempt in engine.attempts(policy, cases, proof):
-            attempts.append(attempt)
-            tick()
-        return attempts
-
-    return asyncio.run(run())
+    attempts: list[Attempt] = []
+    async for attempt in engine.attempts(policy, cases, proof):
+        attempts.append(attempt)
+        tick()
+    return attempts
 
 
 def _one(path: Path, kind: type[T]) -> T:
