@@ -10,15 +10,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serving
+from test_proxy_chat import echo, talk
 from worlds import QUICK, scripted, store_in, sums
 
 import gainful
 from gainful import cli
 from gainful.core import Case, Demo, Exchange, Policy, canonical, digest
+from gainful.models import ScriptedModel
 from gainful.proxy.keys import make_key
 from gainful.store import Banked, SQLiteStore, Tally, open_store
 from gainful.tasks.split import content
@@ -280,6 +284,36 @@ def test_rollback_goes_back_one_or_to_a_policy_that_was_in_service(store: Path, 
     run("rollback", TASK, "--to", BASELINE.id[:10], "--store", store)
     assert champion(store) == BASELINE.id
     assert [kind for kind, _ in ledger(store)] == ["promoted", "promoted", "rolled-back", "rolled-back"]
+
+
+async def test_the_first_promotion_of_a_served_task_holds_its_own_policy_back(run: Run, tmp_path: Path) -> None:
+    place, own = tmp_path / "store.db", talk().baseline.id
+    async with serving(talk(), ScriptedModel(echo), place):
+        with SQLiteStore(place) as opened:
+            opened.put_policy(BETTER)
+        run("promote", "talk", BETTER.id, "--store", place)
+        with SQLiteStore(place) as opened:
+            held = helm(opened, "talk").state.holdback
+        run("rollback", "talk", "--store", place)
+
+    assert held is not None
+    assert (held.policy, held.share) == (own, 0.03)
+    assert champion(place, "talk") == own
+
+
+async def test_a_task_file_that_was_edited_is_followed_until_somebody_has_moved_or_pinned(
+    run: Run, tmp_path: Path
+) -> None:
+    place, first = tmp_path / "store.db", talk()
+    edited = replace(first, baseline=BETTER)
+    in_service = []
+    for task, lever in ((first, None), (edited, "pin"), (first, "unpin"), (edited, "rollback"), (edited, None)):
+        async with serving(task, ScriptedModel(echo), place):
+            in_service.append(champion(place, "talk"))
+        if lever:
+            run(lever, "talk", "--store", place)
+
+    assert in_service == [first.baseline.id, BETTER.id, BETTER.id, BETTER.id, first.baseline.id]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from gainful.proxy.metrics import Metrics
 from gainful.proxy.rates import Rates
 from gainful.proxy.recorder import Recorder
 from gainful.proxy.redact import Keeping
-from gainful.proxy.service import Service, Watch, judging_of, new_lane, read, task_limits
+from gainful.proxy.service import Service, Watch, judging_of, new_lane, read, settle, task_limits
 from gainful.proxy.settings import Settings
 from gainful.proxy.shadows import Shadows
 from gainful.proxy.spans import Spans
@@ -179,6 +179,7 @@ class _Opening:
         await judging.start()
         self._stack.push_async_callback(judging.close)
         usual = self._guarded(self._plan.model, settings.price)
+        settle(store, task)
         now = read(store, task, usual.model.name, judging, limits, new_lane())
         for policy in (PLAIN, now.champion.policy):
             store.put_policy(policy)
