@@ -1,7 +1,7 @@
 """The command line: parse, wire, call one public function, print.
 
-Every command takes ``--json`` for scripts.  Exit codes: 0 done, 1 the receipt does not hold or the result is not
-compatible, 2 bad input, 3 stopped and resumable.
+Every command but ``serve`` and ``watch``, whose log is JSON, takes ``--json`` for scripts.  Exit codes: 0 done, 1 the
+receipt does not hold or the result is not compatible, 2 bad input, 3 stopped and resumable.
 """
 
 from __future__ import annotations

@@ -9,9 +9,14 @@ import subprocess
 import sys
 import tomllib
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.core
+import typer.main
+
+from gainful import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -51,6 +56,20 @@ def test_every_verb_in_the_readme_is_one_of_the_command_line() -> None:
 
     assert {"init", "improve", "verify"} <= verbs
     assert verbs <= set(re.findall(r"^\W*([a-z]+)\b", help_text, re.MULTILINE))
+
+
+def test_the_readme_names_the_commands_that_take_no_json_and_no_other() -> None:
+    (sentence,) = re.findall(r"Every command takes `--json`, but (.*?),", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    assert set(re.findall(r"`(\w+)`", sentence)) == set(without_json(typer.main.get_group(cli.app)))
+
+
+def without_json(group: typer.core.TyperGroup) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, typer.core.TyperGroup):
+            yield from without_json(command)
+        elif not any("--json" in option.opts for option in command.params):
+            yield name
 
 
 def test_every_benchmark_has_a_line_in_the_list_of_benchmarks() -> None:
