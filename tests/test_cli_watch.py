@@ -255,7 +255,7 @@ def test_pinning_says_what_it_voids(store: Path, run: Run) -> None:
 
 
 def test_promote_by_the_beginning_of_an_id_says_what_it_voids_and_holds_a_share_back(store: Path, run: Run) -> None:
-    shown = run("promote", TASK, BETTER.id[:8], "--store", store)
+    shown = run("promote", TASK, BETTER.id[:6], "--store", store)
 
     assert f"Policy {BETTER.id[:12]} is in service" in shown
     assert FORCED in shown
@@ -340,7 +340,7 @@ def test_a_task_file_stands_for_the_name_in_it_and_nothing_of_it_is_loaded(store
         (("status", "nobody.toml"), "there is no task file 'nobody.toml'"),
         (("history", "tasks.py:task"), f"knows no task 'tasks.py:task'; give one of: {TASK}, another"),
         (("promote", TASK, "abc"), "'abc' names no policy; give at least 6 digits"),
-        (("promote", TASK, "abcdef"), "no policy 'abcdef'"),
+        (("promote", TASK, "abcdef"), "no policy 'abcdef'; give 6 digits or more of the id"),
         (("promote", TASK, BASELINE.id), "is in service already"),
         (("rollback", TASK), "there is no former champion to go back to"),
         (("rollback", TASK, "--to", BETTER.id), "never was in service; promote it instead"),

@@ -94,8 +94,10 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
             bytes.fromhex(prefix.ljust(64, "f")),
         )
         if len(rows) != 1:
-            found = "several policies" if rows else "no policy"
-            raise StoreError(f"store {self.path} holds {found} {id!r}; give the full id of a stored policy")
+            found, wanted = (
+                ("several policies", "more digits") if rows else ("no policy", f"{MIN_PREFIX} digits or more")
+            )
+            raise StoreError(f"store {self.path} holds {found} {id!r}; give {wanted} of the id of a stored one")
         if rows[0][1] == FORGOTTEN:
             raise forgotten(rows[0][0].hex())
         policy = self._database.read(_policy, rows[0][1])
