@@ -513,7 +513,8 @@ def judge(checks: Iterable[Check], case: Case, answer: Answer) -> tuple[Verdict,
         except (Exception, SystemExit) as error:  # the check is not ours: name it and the case, whatever it raised
             raise CheckError(
                 f"check {check.name!r} raised {type(error).__name__} on case {case.name or case.id[:12]!r}: {error}; "
-                "a check must return a score in [0, 1] or None"
+                "a check must return a score in [0, 1] or None",
+                check=check.name,
             ) from error
         score = Score(value=result) if isinstance(result, int | float) else result
         if score is not None and not (
@@ -521,7 +522,8 @@ def judge(checks: Iterable[Check], case: Case, answer: Answer) -> tuple[Verdict,
         ):
             raise CheckError(
                 f"check {check.name!r} returned {getattr(result, 'value', result)!r} on case "
-                f"{case.name or case.id[:12]!r}; a score must be a number in [0, 1], or None for unknown"
+                f"{case.name or case.id[:12]!r}; a score must be a number in [0, 1], or None for unknown",
+                check=check.name,
             )
         if score is None:
             verdicts.append(Verdict(check=check.name, trusted=check.trusted))
@@ -557,7 +559,14 @@ class TaskError(GainfulError):
 
 
 class CheckError(GainfulError):
-    """A check that raised or returned something that is no score."""
+    """A check that raised or returned something that is no score; ``check`` is its name, empty where none is at fault.
+
+    The sentence may quote the case; the name may be logged.
+    """
+
+    def __init__(self, sentence: str, *, check: str = "") -> None:
+        super().__init__(sentence)
+        self.check = check
 
 
 class LearnerError(GainfulError):

@@ -344,6 +344,7 @@ def test_a_check_that_raises_is_named_with_the_case_and_its_own_words() -> None:
         judge([Returns(cause)], CASE, ANSWER)
 
     assert raised.value.__cause__ is cause
+    assert pickle.loads(pickle.dumps(raised.value)).check == "mine"
 
 
 def test_all_checks_must_pass_and_unknown_is_not_a_pass() -> None:

@@ -31,6 +31,7 @@ from gainful.models.patience import Patience
 from gainful.proxy.app import Front
 from gainful.proxy.desk import Plan, open_desk
 from gainful.proxy.keys import make_key
+from gainful.proxy.log import Line
 from gainful.store import open_store
 from gainful.tasks import Task, divide, make_task
 from gainful.tasks.serving import Serving
@@ -315,7 +316,9 @@ def hangs(case: Case, answer: Answer) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", ["raises", "hangs"])
-async def test_a_check_that_breaks_leaves_the_plain_answer(tmp_path: Path, broken: str) -> None:
+async def test_a_check_that_breaks_leaves_the_plain_answer_and_is_named_in_the_log(
+    tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
     broken_check = checks.Function(f"{__file__}:{broken}", needs_target=False)
     async with serving(talk(broken_check), ScriptedModel(echo), tmp_path / "store.db") as proxy:
         code, body, headers = await proxy.ask({"messages": [USER]})
@@ -323,6 +326,9 @@ async def test_a_check_that_breaks_leaves_the_plain_answer(tmp_path: Path, broke
     assert code == 200
     assert body["choices"][0]["message"]["content"].startswith("You said")
     assert headers["x-gainful-verdict"] == "failed-open"
+    (line,) = (json.loads(Line().format(record)) for record in caplog.records if record.msg == "failed open")
+    assert (line["kind"], line["check"]) == ("CheckError", broken_check.name)
+    assert "secret" not in str(line)
 
 
 async def test_a_store_that_is_locked_leaves_the_plain_answer(tmp_path: Path) -> None:

@@ -108,11 +108,12 @@ async def test_values_reach_the_process_as_they_are(tmp_path: Path) -> None:
 async def test_a_check_that_breaks_is_named_and_its_process_lives_on(tmp_path: Path, text: str) -> None:
     async with judged(*functions(tmp_path, "fussy", "process")) as judging:
         before = await judging.judge(CASE, YES, LONG_S)
-        with pytest.raises(CheckError, match="fussy"):
+        with pytest.raises(CheckError, match="fussy") as raised:
             await judging.judge(CASE, Answer(text=text), LONG_S)
         after = await judging.judge(CASE, YES, LONG_S)
 
     assert before == after
+    assert raised.value.check == "fussy"
 
 
 @pytest.mark.parametrize(
@@ -123,11 +124,12 @@ async def test_a_check_that_takes_its_process_with_it_is_named_and_a_new_process
 ) -> None:
     async with judged(*functions(tmp_path, "process", "fussy")) as judging:
         before = await judging.judge(CASE, YES, LONG_S)
-        with pytest.raises(CheckError, match="fussy"):
+        with pytest.raises(CheckError, match="fussy") as raised:
             await judging.judge(CASE, Answer(text=text), 1.0 if text in ("hang", "spin") else LONG_S)
         after = await judging.judge(CASE, YES, LONG_S)
 
     assert before[0].feedback != after[0].feedback
+    assert raised.value.check == "fussy"
     with pytest.raises(ProcessLookupError):
         os.kill(int(before[0].feedback), 0)
 

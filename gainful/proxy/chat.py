@@ -110,6 +110,7 @@ class Chat:
         self._p_wrong: float | None = None
         self._correction = ""
         self.failure = ""
+        self.broken_check = ""  # the name of the check that made it fail, where one did
         self.lost: tuple[str, Lost] | None = None  # a correction that was tried in vain: its method, and why in vain
         self.is_finished = False  # drafted, examined, perhaps corrected: nothing of the reply will change any more
 
@@ -231,6 +232,7 @@ class Chat:
 
     def _fail(self, error: Exception) -> None:
         self.failure = type(error).__name__
+        self.broken_check = error.check if isinstance(error, CheckError) else ""
 
 
 def _without_logprobs(body: JsonObject) -> JsonObject:

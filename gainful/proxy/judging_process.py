@@ -50,13 +50,17 @@ class JudgingProcess:
         deadline = asyncio.get_running_loop().time() + request.timeout_s
         first = self._checks[request.places[0]].name
         if self._waiting >= MOST_WAITING:
-            raise CheckError(f"check {first!r} was not run: {MOST_WAITING} answers are waiting to be judged")
+            raise CheckError(
+                f"check {first!r} was not run: {MOST_WAITING} answers are waiting to be judged", check=first
+            )
         self._waiting += 1
         try:
             async with asyncio.timeout_at(deadline):
                 await self._turn.acquire()
         except TimeoutError:
-            raise CheckError(f"check {first!r} was not run within {request.timeout_s:g} s: others took it") from None
+            raise CheckError(
+                f"check {first!r} was not run within {request.timeout_s:g} s: others took it", check=first
+            ) from None
         finally:
             self._waiting -= 1
         turn = asyncio.create_task(self._take_turn(request, deadline))
@@ -89,7 +93,7 @@ class JudgingProcess:
 
     async def _ask(self, process: Process, request: Judgement, deadline: float) -> list[Verdict]:
         verdicts: list[Verdict] = []
-        name = said = None
+        name, said = "", None
         try:
             async with asyncio.timeout_at(deadline):
                 await _tell(process, msgspec.json.encode(request))
@@ -102,17 +106,17 @@ class JudgingProcess:
         except TimeoutError:
             await self._broke(process)
             raise CheckError(
-                f"check {name!r} took longer than {request.timeout_s:g} s; its process was ended"
+                f"check {name!r} took longer than {request.timeout_s:g} s; its process was ended", check=name
             ) from None
         except (OSError, EOFError, msgspec.DecodeError):
             await self._broke(process)
-            raise CheckError(f"check {name!r} ended the process that it ran in") from None
+            raise CheckError(f"check {name!r} ended the process that it ran in", check=name) from None
         if said is not None and said.is_spent:
             await self._broke(process)  # what it holds on to would fail the next answers too
         else:
             self._failures = 0
         if said is not None and said.error:
-            raise CheckError(said.error)
+            raise CheckError(said.error, check=name)
         return verdicts
 
     # --- the process

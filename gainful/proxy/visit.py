@@ -83,7 +83,8 @@ class Visit:
         """Tell log, figures and trace."""
         task, metrics = self.arrival.service.task.name, self.desk.metrics
         if answered.failure:
-            log.warning("failed open", extra={"task": task, "kind": answered.failure})
+            check = self.chat.broken_check or None
+            log.warning("failed open", extra={"task": task, "kind": answered.failure, "check": check})
         extra = self.chat.asking.allowance.extra
         metrics.seated(task, self.arrival.placed.arm, "answered")
         metrics.answered(task, answered, self.added_s, self.chat.models.busy_s, extra)
