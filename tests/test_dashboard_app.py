@@ -21,12 +21,14 @@ from production_store import REFINE, START, TASK, Clock, lived
 from serving import QUIET, serving
 from test_proxy_chat import echo, talk
 
+from gainful.core import Trial, Usage
 from gainful.dashboard.app import ASSETS, KINDS, Dashboard
 from gainful.dashboard.live import live_app
 from gainful.models import ScriptedModel
 from gainful.proxy.keys import make_key
 from gainful.proxy.settings import Settings
 from gainful.store import SQLiteStore, Store, Tally, open_for_reading
+from gainful.tasks.serving import Method, Serving
 from gainful.watch.service import Helm
 
 
@@ -79,6 +81,27 @@ async def test_a_picture_is_json_and_an_unknown_task_is_said_to_be_so(live: Test
         async with http.get(live.make_url("/dashboard/events?task=other")) as response:
             assert response.status == 404
             assert "there is no task 'other'" in (await response.json())["error"]["message"]
+
+
+@pytest.mark.parametrize(("method", "is_open"), [("reask", True), ("vote", False)])
+async def test_a_correction_is_open_only_where_the_task_is_served_with_it(
+    tmp_path: Path, method: Method, is_open: bool
+) -> None:
+    """As the server decides, and as ``gainful audit`` says."""
+    task = talk(serving=Serving(methods=(method,)))
+    with SQLiteStore(tmp_path / "s") as store:
+        pairs = [(0.0, 1.0)] * 60 + [(1.0, 1.0)] * 40
+        store.put_trials(
+            Trial("talk", "scripted", "reask", f"case-{k}", before, after, Usage(calls=1), policy=task.baseline.id)
+            for k, (before, after) in enumerate(pairs)
+        )
+    async with serving(task, ScriptedModel(echo), tmp_path / "s") as proxy:
+        await proxy.ask({"messages": [{"role": "user", "content": "hi"}]})
+        async with proxy.http.get(f"{proxy.url}/dashboard/data/talk") as response:
+            (reask, *_) = (await response.json())["corrections"]
+
+    assert (reask["method"], reask["n"], reask["is_open"]) == ("reask", 100, is_open)
+    assert reask["why"].startswith("the task's serve.methods leaves it out") is not is_open
 
 
 async def test_an_event_brings_everything_first_and_then_only_what_changed(live: TestServer, tmp_path: Path) -> None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from gainful.answers.rule import METHODS
 from gainful.core import ApiError, StoreError
+from gainful.dashboard.data import Reader
 from gainful.dashboard.feed import Feed
 from gainful.store import Store
 
@@ -45,7 +48,8 @@ class Dashboard:
     """The routes under /dashboard.
 
     *tasks* names what can be looked at, given an open store; *opened* opens the store for reading; *admit* raises
-    ``ApiError`` for a request that shows no key, and is ``None`` where nobody has to.
+    ``ApiError`` for a request that shows no key, and is ``None`` where nobody has to.  *methods* are those that each
+    task is served with, where that is known.
     """
 
     def __init__(
@@ -53,10 +57,12 @@ class Dashboard:
         tasks: Callable[[Store], Sequence[str]],
         opened: Callable[[], Store],
         admit: Callable[[web.Request], Any] | None,
+        methods: Mapping[str, Sequence[str]] = MappingProxyType({}),
         *,
         with_text: bool,
     ) -> None:
         self._tasks = tasks
+        self._methods = methods
         self._opened = opened
         self._admit = admit
         self._with_text = with_text
@@ -133,7 +139,8 @@ class Dashboard:
         if task not in self._feeds:
             if task not in await self._known():
                 raise ApiError(f"there is no task {task!r} here; GET /dashboard/tasks names them", status=404)
-            self._feeds.setdefault(task, Feed(task, self._opened, self._thread, with_text=self._with_text))
+            reader = Reader(task, methods=self._methods.get(task, METHODS), with_text=self._with_text)
+            self._feeds.setdefault(task, Feed(reader, self._opened, self._thread))
         return self._feeds[task]
 
     async def _shut(self, _: web.Application) -> None:

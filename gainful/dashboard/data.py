@@ -19,6 +19,7 @@ from gainful.dashboard.moves import InService, Move, moves, policies
 from gainful.dashboard.quality import Quality, Rate, quality, rate
 from gainful.dashboard.spend import Spend, spend
 from gainful.dashboard.trying import Staged, Trying, staged, trying
+from gainful.loop.calibrate import Audit
 from gainful.loop.journal import read_events
 from gainful.report.story import Story, tell
 from gainful.store import Banked, Run, Store
@@ -33,7 +34,7 @@ ALPHA = 0.05  # of a lifetime before its first confirmation, where a run does no
 
 
 class Method(msgspec.Struct, frozen=True):
-    """How one method of correction stands (``answers.rule.Standing``)."""
+    """How one method of correction stands (``answers.rule.Standing``); open: the server may correct by it."""
 
     method: str
     is_open: bool
@@ -87,10 +88,14 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    """Takes pictures of one task, and remembers of finished runs what it read of them."""
+    """Takes pictures of one task, and remembers of finished runs what it read of them.
 
-    def __init__(self, task: str, *, with_text: bool = True) -> None:
+    ``methods`` are those that the task is served with; a store alone does not say, and then the evidence decides.
+    """
+
+    def __init__(self, task: str, *, methods: Sequence[str] = METHODS, with_text: bool = True) -> None:
         self._task = task
+        self._methods = tuple(methods)
         self._with_text = with_text
         self._done: dict[str, Story] = {}
         self._rates: tuple[Share, Share] = (share(0, 0), share(0, 0))
@@ -126,7 +131,7 @@ class Reader:
             labels=sum(case.signal == "feedback" for case in cases),
             cases=len(cases),
             correction_model=model,
-            corrections=_corrections(store.trials(task, model, limit=TRIALS), champion) if model else (),
+            corrections=self._corrections(store, model, champion or "") if model else (),
             budget=_budget(store, runs, stories),
             spend=spend(tallies, _learned(stories), now),
             policies=tuple(
@@ -146,6 +151,12 @@ class Reader:
             )
             self._rates_of = (champion, former, now)
         return self._rates
+
+    def _corrections(self, store: Store, model: str, champion: str) -> tuple[Method, ...]:
+        trials = [trial for trial in store.trials(self._task, model, limit=TRIALS) if trial.policy == champion]
+        standings = tuple(_standing(method, tuple(t for t in trials if t.method == method)) for method in METHODS)
+        audit = Audit(self._task, model, champion, None, standings, self._methods)
+        return tuple(_method(audit, one) for one in standings)
 
     def _story(self, store: Store, run: Run) -> Story:
         if run.run in self._done:
@@ -185,19 +196,15 @@ def _errors(
     return found
 
 
-def _corrections(trials: Sequence[Trial], champion: str | None) -> tuple[Method, ...]:
-    ours = tuple(trial for trial in trials if trial.policy == champion)
-    return tuple(_method(_standing(method, tuple(t for t in ours if t.method == method))) for method in METHODS)
-
-
 @lru_cache(maxsize=64)
 def _standing(method: str, trials: tuple[Trial, ...]) -> Standing:
     """Judge a method, once for the same trials: a full window takes tens of milliseconds."""
     return standing(method, trials)
 
 
-def _method(found: Standing) -> Method:
-    return Method(**{name: getattr(found, name) for name in Method.__struct_fields__})
+def _method(audit: Audit, found: Standing) -> Method:
+    shown = {name: getattr(found, name) for name in Method.__struct_fields__}
+    return Method(**shown | {"is_open": audit.is_open(found), "why": audit.why(found)})
 
 
 def _budget(store: Store, runs: Sequence[Run], stories: Sequence[Story]) -> ErrorBudget | None:

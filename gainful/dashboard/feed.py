@@ -30,10 +30,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Feed:
-    """Pictures of *task*; *opened* opens the store, in *thread*."""
+    """The pictures that *reader* takes; *opened* opens the store, in *thread*."""
 
-    def __init__(self, task: str, opened: Callable[[], Store], thread: ThreadPoolExecutor, *, with_text: bool) -> None:
-        self._reader = Reader(task, with_text=with_text)
+    def __init__(self, reader: Reader, opened: Callable[[], Store], thread: ThreadPoolExecutor) -> None:
+        self._reader = reader
         self._opened = opened
         self._thread = thread
         self._parts: dict[str, bytes] = {}

@@ -58,12 +58,13 @@ class Front:
         return app
 
     def _dashboard(self) -> Dashboard:
-        names = [service.task.name for service in self.desk.services.values()]
+        methods = {service.task.name: service.task.serving.methods for service in self.desk.services.values()}
         settings = self.desk.settings
         return Dashboard(
-            lambda _: names,
+            lambda _: list(methods),
             self.desk.reading,
             self._caller if settings.require_keys else None,
+            methods,
             # a key says who may call, not who may read what others said
             with_text=settings.store_prompts == "full" and not settings.require_keys,
         )
