@@ -119,6 +119,17 @@ async def until(happens: Callable[[], Any], within_s: float = START_S) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_a_worker_refuses_malformed_http_in_the_shape_of_all_errors(task: Path) -> None:
+    async with served(task) as server:
+        reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
+        writer.write(b"nonsense\r\n\r\n")
+        said = await reader.read()
+        writer.close()
+
+    assert b" 400 " in said
+    assert b'"type":"invalid_request_error"' in said
+
+
 async def test_every_reply_that_arrived_is_in_the_store_after_kill_9(task: Path) -> None:
     arrived: set[str] = set()
 
