@@ -100,7 +100,7 @@ BETTER = Policy(instructions="Call the function.", format=Format(shape="schema")
 
 
 def installed(store: SQLiteStore, street: Street, policy: Policy) -> Helm:
-    store.set_champion("sums", policy, "baseline")
+    store.set_champion("sums", policy, "confirmed")
     store.put_policy(policy)
     return Helm(store, "sums", street.clock)
 

@@ -24,13 +24,14 @@ from gainful.proxy.metrics import Metrics
 from gainful.proxy.rates import Rates
 from gainful.proxy.recorder import Recorder
 from gainful.proxy.redact import Keeping
-from gainful.proxy.service import Service, Watch, judging_of, new_lane, read, settle, task_limits
+from gainful.proxy.service import Service, Watch, judging_of, new_lane, read, task_limits
 from gainful.proxy.settings import Settings
 from gainful.proxy.shadows import Shadows
 from gainful.proxy.spans import Spans
 from gainful.proxy.upstream import Guarded
 from gainful.store import Store, open_for_reading, open_store
 from gainful.tasks import Task, load
+from gainful.watch.service import settle
 
 CORRECTIONS = "\ncorrections"  # its place among the rates of callers, none of whom has a line end in the name
 ERRORS = "\nerrors"

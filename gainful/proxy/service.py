@@ -114,16 +114,6 @@ def task_limits(task: Task) -> Limits:
     )
 
 
-def settle(store: Store, task: Task) -> None:
-    """Enter the task's baseline as champion while nothing else ever was: whatever replaces it can be taken back.
-
-    A baseline that was edited since takes the place of the one before, unless a person has pinned that.
-    """
-    latest = store.champion_history(task.name)[-1:]
-    if all(one.reason == "baseline" for one in latest) and not _state(store, task).is_pinned:
-        store.set_champion(task.name, task.baseline, "baseline")
-
-
 def read(store: Store, task: Task, model: str, judging: Judging, limits: Limits, lane: str) -> InService:
     """Return what the store says is in service: the champion, else the task's baseline, and the stages that are on.
 

@@ -15,6 +15,7 @@ from gainful.core import JsonObject, Policy, StoreError, Value
 from gainful.store import Store
 from gainful.store.bank import Lease
 from gainful.store.store import LedgerEntry, LedgerKind
+from gainful.tasks import Task
 
 Mode: TypeAlias = Literal["shadow", "canary", "holdback"]
 
@@ -146,6 +147,16 @@ def replay(entries: Sequence[LedgerEntry]) -> Service:
 def stages_of(entries: Sequence[LedgerEntry]) -> list[Stage]:
     """Return every stage of every challenger in *entries*, the first one first."""
     return [_stage(entry.content["stage"], entry) for entry in entries if entry.kind == "staged"]
+
+
+def settle(store: Store, task: Task) -> None:
+    """Enter the task's baseline as champion while nothing else ever was: whatever replaces it can be taken back.
+
+    A baseline that was edited since takes the place of the one before, unless a person has pinned that.
+    """
+    latest = store.champion_history(task.name)[-1:]
+    if all(one.reason == "baseline" for one in latest) and not read_service(store, task.name).is_pinned:
+        store.set_champion(task.name, task.baseline, "baseline")
 
 
 class Helm:

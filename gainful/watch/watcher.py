@@ -32,7 +32,7 @@ from gainful.watch.intake import Intake
 from gainful.watch.learning import Learning
 from gainful.watch.probes import ProbeReport, Probes
 from gainful.watch.screen import screen
-from gainful.watch.service import Helm, Mode, Service, Stage, next_seed, service_key, stages_of, watch_lease
+from gainful.watch.service import Helm, Mode, Service, Stage, next_seed, service_key, settle, stages_of, watch_lease
 
 ROUND_S = 2.0  # between two rounds: a bad champion is noticed within seconds
 LEASE_S = 60.0  # a watcher that has been silent for so long is dead
@@ -72,6 +72,7 @@ class Watcher:
         self._probing: asyncio.Task[ProbeReport | None] | None = None
         self._alarms: list[str] = []
         self._served_since = 0
+        self._is_settled = False
         self._forgettings = 0
         self._lease: Lease | None = None
         self._promoted: Stage | None = None  # whose repairs are still to be entered
@@ -82,7 +83,9 @@ class Watcher:
         if lease is None:
             await self.close()
             return
-        self._settle()
+        if not self._is_settled:  # once: another process may have read a newer task file since
+            settle(self._store, self.task)
+            self._is_settled = True
         self._finish()
         helm = Helm(self._store, self.task.name, self._place.clock, lease)
         self._intake.take(EXCHANGES_A_ROUND)
@@ -132,11 +135,6 @@ class Watcher:
         return store.take_lease(name, self._place.holder, LEASE_S)
 
     # --- what is in service
-
-    def _settle(self) -> None:
-        """Enter the task's baseline as its first champion: what is compared must have a name."""
-        if self._store.champion(self.task.name) is None:
-            self._store.set_champion(self.task.name, self.task.baseline, "baseline")
 
     def _watch_canary(self, helm: Helm, state: Service, stage: Stage) -> None:
         if stage.champion != self._store.champion(self.task.name):
