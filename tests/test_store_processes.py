@@ -173,3 +173,14 @@ def test_what_was_written_survives_kill_9(path: Path) -> None:
 @pytest.mark.slow
 def test_what_was_written_survives_kill_9_at_twenty_moments(path: Path) -> None:
     kill_at_seeded_moments(path, seed=1, kills=20)
+
+
+def test_opening_a_store_twice_in_one_process_gives_up_no_lock(path: Path) -> None:
+    """Whoever closes last removes the log; with a lock lost, any other process takes itself for the last."""
+    with SQLiteStore(path) as held:
+        held.put_policy(POLICY)
+        SQLiteStore(path).close()
+        with children(path, "store.close()") as [child]:
+            list(child.output)
+
+        assert path.with_name(path.name + "-wal").stat().st_size > 0

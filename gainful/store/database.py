@@ -217,9 +217,21 @@ def _check_place(path: Path) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """Let nobody but the owner read a new store: prompts are in it.  SQLite gives its log the same mode."""
+    """Let nobody but the owner read a new store: prompts are in it.  SQLite gives its log the same mode.
+
+    The store itself is never opened here.  To close a file is to give up every lock of this process on it (POSIX,
+    fcntl), those of other connections too: the next process to close would then take itself for the last, and remove
+    a log that is in use.
+    """
+    if path.exists():
+        return
+    empty = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     with contextlib.suppress(OSError):  # SQLite will say it better
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(empty, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            os.link(empty, path)  # unless another process was first
+        finally:
+            empty.unlink()
 
 
 def _statements(script: str) -> Iterator[str]:
