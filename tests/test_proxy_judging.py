@@ -19,6 +19,8 @@ from gainful.core import Answer, Case, Check, CheckError, JsonObject, ServeError
 from gainful.proxy import judging_process
 from gainful.proxy.judging import MOST_ANSWER_BYTES, Judging, is_bounded
 
+pytestmark = pytest.mark.slow  # each starts a process
+
 CASE = Case(messages=({"role": "user", "content": "Say yes."},))
 YES = Answer(text="yes", value="yes")
 LONG_S = 20.0  # for what must succeed, on a machine as slow as it likes to be

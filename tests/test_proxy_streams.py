@@ -27,6 +27,8 @@ from gainful.store import open_store
 from gainful.tasks import Task
 from gainful.tasks.serving import Serving
 
+pytestmark = pytest.mark.slow  # each starts a server
+
 
 @asynccontextmanager
 async def before(
