@@ -204,8 +204,13 @@ class Watcher:
     def _probe(self, helm: Helm) -> None:
         """Ask old cases again beside all else, and say so where the model behind the name has changed."""
         if self._probing is not None and self._probing.done():
-            report = None if self._probing.exception() else self._probing.result()
+            error = self._probing.exception()
+            report = None if error else self._probing.result()
             self._probing = None
+            if error is not None:
+                log.warning(
+                    "old cases could not be asked again", extra={"task": self.task.name, "reason": _said(error)}
+                )
             if report is not None and report.is_alarm:
                 helm.alarm("model", report.told)
                 log.warning("another model answers behind the name", extra={"task": self.task.name})
