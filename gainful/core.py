@@ -267,6 +267,45 @@ class Refine(Value, frozen=True, tag="refine"):
 Strategy: TypeAlias = Once | Vote | Refine
 
 
+class Adapter(Value, frozen=True):
+    """Low-rank weights that are added to a model's own (LoRA: Hu et al. 2021, arXiv 2106.09685).
+
+    ``sha256`` is that of its ``adapter_model.safetensors``; ``base`` is what the model that it belongs to is called by
+    its identity, the SHA-256 of a GGUF file or the name a server serves it under; ``gguf`` is the SHA-256 of the
+    ``adapter.gguf`` that llama.cpp reads, empty where there is none.  Raises ``ValueError`` for what is no digest:
+    it becomes the name of a folder.
+    """
+
+    sha256: str
+    base: str
+    rank: int
+    alpha: float
+    gguf: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("sha256", "gguf"):
+            value = getattr(self, name)
+            if not (_is_sha256(value) or (name == "gguf" and not value)):
+                raise ValueError(f"an adapter's {name} is {value!r}; it must be 64 lower-case hexadecimal digits")
+        if not self.base:
+            raise ValueError("an adapter's base is empty; name the model that it belongs to")
+        if self.rank < 1 or not 0.0 < self.alpha < math.inf:
+            raise ValueError(f"an adapter has rank {self.rank!r} and alpha {self.alpha!r}; both must be positive")
+
+    @property
+    def label(self) -> str:
+        """What people are told of it.
+
+        >>> Adapter(sha256="1a2b3c4d" * 8, base="m", rank=16, alpha=32.0).label
+        'adapter 1a2b3c4d, rank 16'
+        """
+        return f"adapter {self.sha256[:8]}, rank {self.rank}"
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
 class Policy(Value, frozen=True, dict=True):
     """How to answer.  Its name is the digest of its content."""
 
@@ -275,6 +314,7 @@ class Policy(Value, frozen=True, dict=True):
     format: Format = Format()
     strategy: Strategy = Once()
     max_tokens: int = 256
+    adapter: Adapter | None = None
 
     @cached_property
     def id(self) -> str:
@@ -603,6 +643,13 @@ def _model_error(kind: type[ModelError], sentence: str, *heard: Any) -> ModelErr
 
 class ModelNotFound(ModelError):
     """No such model, file or server: trying again will not help."""
+
+
+class AdapterNotFound(ModelNotFound):
+    """An adapter that this model cannot answer with: files that are missing or changed, another base, no way to load.
+
+    The model itself is well: whoever serves answers without the adapter and says so.
+    """
 
 
 class RequestRefused(ModelError):

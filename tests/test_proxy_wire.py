@@ -284,3 +284,13 @@ def test_an_error_for_a_caller_survives_pickling() -> None:
 
     assert again.shape() == {"error": {"message": "busy; wait", "type": "k", "param": "p", "code": "c"}}
     assert (again.status, again.retry_after_s) == (429, 2.0)
+
+
+@pytest.mark.parametrize("name", ["adapter", "lora"])
+def test_a_caller_who_chooses_weights_is_refused_and_one_who_leaves_them_unset_is_not(name: str) -> None:
+    error = refused({**ASK, name: [{"id": 0, "scale": 1.0}]})
+
+    assert error.status == 400
+    assert error.param == name
+    assert "the policy in service has its own" in str(error)
+    assert parse(json.dumps({**ASK, name: None, "other": 1}).encode()).body.keys() == {"messages", "other"}

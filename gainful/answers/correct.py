@@ -85,11 +85,15 @@ async def _vote(draft: Draft) -> Answer:
 
 
 async def _escalate(draft: Draft, judging: Judge) -> Answer:
-    """Ask the stronger model the same; its answer replaces the draft unless the checks score it lower."""
+    """Ask the stronger model the same; its answer replaces the draft unless the checks score it lower.
+
+    An adapter belongs to the model it was trained on, and stays behind.
+    """
     asking = draft.asking
     if draft.stronger is None or not asking.allowance.affords(1):
         return draft.answer
-    _, found = await asking.ask(asking.body, model=draft.stronger)
+    body = {name: value for name, value in asking.body.items() if name != "adapter"}
+    _, found = await asking.ask(body, model=draft.stronger)
     if found.value is None:
         return draft.answer
     judged = await judging(asking.case, found)

@@ -18,6 +18,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from gainful.core import (
     AnswerKind,
     Case,
@@ -42,6 +44,7 @@ ANNOTATIONS = frozenset({"description", "default", "examples", "title", "format"
 def request(policy: Policy, case: Case, kind: AnswerKind) -> JsonObject:
     """Return the request body that asks for *case* under *policy*, greedily (temperature 0).
 
+    The policy's adapter goes along as ``adapter``, for the model to take out: so a remembered call differs by it.
     A demo is never shown for its own case: an answer to be found must not stand in the question.
     """
     form = policy.format
@@ -54,6 +57,8 @@ def request(policy: Policy, case: Case, kind: AnswerKind) -> JsonObject:
     system = "\n\n".join(filter(None, parts))
     messages = [{"role": "system", "content": system}, *turns] if system else turns
     body: JsonObject = {"messages": messages, "max_tokens": policy.max_tokens, "temperature": 0}
+    if policy.adapter is not None:
+        body["adapter"] = msgspec.to_builtins(policy.adapter)
     if form.shape == "native" and case.tools:
         body["tools"] = list(case.tools)
         body["tool_choice"] = "required"

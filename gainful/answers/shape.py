@@ -27,7 +27,7 @@ from gainful.core import (
 )
 
 PLAIN = Policy()
-OURS = frozenset({"messages", "tools", "tool_choice"})  # of these a policy consists, where it is not empty
+OURS = frozenset({"messages", "tools", "tool_choice", "adapter"})  # of these a policy consists, where it is not empty
 
 
 class Shaped(Value, frozen=True):

@@ -20,6 +20,7 @@ from gainful.core import ApiError, JsonObject, Value
 DEADLINE, CALLS = "x-gainful-deadline-ms", "x-gainful-max-calls"
 WHOLE = ("n", "max_tokens", "max_completion_tokens", "top_logprobs", "seed")
 OURS = ("model", "stream", "stream_options")  # members that are for this server, and not for the model behind it
+WEIGHTS = ("adapter", "lora")  # which weights answer is the policy's to say: a caller who chose would answer for it
 CONTAINERS = frozenset({dict, list})
 SHOWN_VALUE = 256  # characters of a header: a reply's id, which the upstream chose, is not longer
 
@@ -122,6 +123,9 @@ def parse(body: bytes, bounds: Bounds = BOUNDS) -> Ask:
         raise ApiError(f"the body is a {_kind(whole)}; send a JSON object")
     if is_deeper(whole, bounds.depth):
         _refuse_depth(bounds)
+    for name in WEIGHTS:
+        if whole.get(name) is not None:
+            raise ApiError(f"{name} cannot be chosen here: the policy in service has its own; leave it out", param=name)
     try:
         known = msgspec.convert(whole, _Known)
     except msgspec.ValidationError as error:
@@ -129,7 +133,7 @@ def parse(body: bytes, bounds: Bounds = BOUNDS) -> Ask:
     _check(known, bounds)
     return Ask(
         model=known.model,
-        body={name: value for name, value in whole.items() if name not in OURS},
+        body={name: value for name, value in whole.items() if name not in OURS and name not in WEIGHTS},
         stream=bool(known.stream),
         include_usage=known.stream_options is not None and bool(known.stream_options.include_usage),
     )
