@@ -191,7 +191,7 @@ async def trials(timeline: Timeline, minutes: float, swap: str) -> None:
         before = count(store, "rolled-back")
     timeline.say("a bad champion is forced in")
     await timeline.until(lambda store: count(store, "rolled-back") > before, 3600)
-    await timeline.until(lambda store: len(store.probes(NAME)) >= 10, 1200)
+    await timeline.until(lambda store: sum(len(p.answers) == 2 for p in store.probes(NAME)) >= 40, 2400)
     async with aiohttp.ClientSession() as session, session.post(swap) as response:
         timeline.say("the model behind the name is swapped", now=(await response.json())["serving"])
     await timeline.until(

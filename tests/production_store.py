@@ -180,11 +180,13 @@ def mend(store: Store, words: str) -> None:
         TASK, [Attempt(asked(words, k).id, ONE_DEMO.id, Answer("4"), score=s) for k, s in scores.items()]
     )
     store.put_attempts(TASK, [Attempt(asked(words, k).id, CHAMPION.id, Answer("4"), score=1.0) for k in range(20, 30)])
-    answers = Answer("4"), Answer("4")
+    answers = (Answer("4"),) * 3
     store.put_probes(
         TASK,
         [
-            Probe(f"{k:064x}", asked(words, k), CHAMPION.id, MODEL, START + k, answers, (1.0, 1.0), Answer("4"), right)
-            for k, right in enumerate([1.0] * 18 + [0.0] * 2)
+            Probe(
+                f"{k:064x}", asked(words, k), CHAMPION.id, MODEL, answers, (1.0, 1.0, right), (at, at + 6.0, at + 12.0)
+            )
+            for at, k, right in ((START + k, k, 0.0 if k >= 18 else 1.0) for k in range(20))
         ],
     )

@@ -71,8 +71,8 @@ def repair(number: int, **fields: Any) -> Repair:
 
 def probe(number: int, **fields: Any) -> Probe:
     answers = (Answer(text="a", value=1), Answer(text="b"))
-    known = {"id": digest(number), "case": case(number), "policy": POLICY.id, "model": "model", "at": float(number)}
-    return Probe(**(known | {"before": answers, "scores": (1.0, None)} | fields))
+    known = {"id": digest(number), "case": case(number), "policy": POLICY.id, "model": "model", "answers": answers}
+    return Probe(**(known | {"scores": (1.0, None), "asked": (float(number), number + 0.5)} | fields))
 
 
 def numbers(found: list[Banked]) -> list[int]:
@@ -304,14 +304,21 @@ def test_repairs_come_back_whole_the_newest_first_and_a_later_one_replaces_the_e
 
 
 def test_probes_come_back_whole_the_oldest_first_and_only_the_last_ones(store: Store) -> None:
-    used = probe(1, after=Answer(text="c", samples=(1, 2)), after_score=0.5, after_at=9.0)
-    store.put_probes("task", [probe(3), probe(1), probe(2), probe(1, at=4.0)])
+    used = probe(1).with_answer(Answer(text="c", samples=(1, 2)), 0.5, 9.0)
+    again = probe(1, answers=(Answer(text="a"),), scores=(None,), asked=(4.0,))
+    store.put_probes("task", [probe(3), probe(1), probe(2), again])
     store.put_probes("task", [used])
     store.put_probes("other", [probe(5)])
 
-    assert store.probes("task") == [used, probe(2), probe(3), probe(1, at=4.0)]
-    assert store.probes("task", limit=2) == [probe(3), probe(1, at=4.0)]
+    assert store.probes("task") == [used, probe(2), probe(3), again]
+    assert store.probes("task", limit=2) == [probe(3), again]
     assert store.probes("nothing") == store.probes("task", limit=-1) == []
+
+
+@pytest.mark.parametrize(("answers", "asked"), [(0, 0), (4, 4), (2, 1)])
+def test_a_probe_has_one_to_three_answers_and_a_time_for_each(answers: int, asked: int) -> None:
+    with pytest.raises(StoreError, match=f"has {answers} answers, {answers} scores and {asked} times; it needs 1 to 3"):
+        probe(1, answers=(Answer(text="a"),) * answers, scores=(None,) * answers, asked=(1.0,) * asked)
 
 
 # --- leases

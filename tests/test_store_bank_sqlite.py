@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
@@ -73,6 +74,25 @@ def test_a_store_that_only_served_keeps_all_of_it_and_gets_a_bank(path: Path, tm
         assert store._database.rows("PRAGMA foreign_key_check") == []
     assert version == len(list((files("gainful.store") / "migrations").iterdir()))
     assert not [name for name in names if name.startswith("kept")]
+
+
+def test_probes_that_were_begun_as_two_calls_at_one_time_are_dropped_and_all_else_stays(
+    path: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    for name in ("0001_first.sql", "0002_serving.sql", "0003_bank.sql"):
+        shutil.copy(str(files("gainful.store") / "migrations" / name), old)
+    Database(path, "normal", 1, old).close()
+    begun = {"id": "", "case": {"messages": []}, "policy": "", "model": "m", "at": 0, "before": [], "scores": [1, 1]}
+    with closing(sqlite3.connect(path, isolation_level=None)) as before:
+        before.execute("INSERT INTO tasks VALUES (3, 'task')")
+        before.execute("INSERT INTO probes VALUES (1, 3, 1.0, 'id', ?)", (pack(encode(begun)),))
+        before.execute("INSERT INTO repairs VALUES (1, 3, 'id', '', 1.0, ?)", (pack(encode({})),))
+
+    with SQLiteStore(path) as store:
+        assert store.probes("task") == []
+        assert store._database.row("SELECT count(*) FROM repairs") == (1,)
 
 
 # --- kills
@@ -244,8 +264,7 @@ def test_nothing_that_is_asked_often_reads_a_whole_table_or_sorts(path: Path) ->
             store.take_in(task, "intake", 300, map(banked, range(300)), [Tally(1, POLICY.id, "champion", requests=1)])
         store.put_feedback(Feedback("reply-1", 1.0, 1.0))
         store.put_repairs("task", [Repair(digest(1), banked(1).case, 1, 2, "check", 1.0)])
-        answers = (Answer(""), Answer(""))
-        store.put_probes("task", [Probe(digest(1), banked(1).case, "", "model", 1.0, answers, (1.0, 1.0))])
+        store.put_probes("task", [Probe(digest(1), banked(1).case, "", "model", (Answer(""),), (1.0,), (1.0,))])
         asked: list[str] = []
         store._database.connection.set_trace_callback(asked.append)
         store.exchanges_after("task", 200)

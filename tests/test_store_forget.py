@@ -50,7 +50,7 @@ def repair(key: str) -> Repair:
 
 
 def probe(key: str) -> Probe:
-    return Probe(banked(key).id, case(key), PLAIN.id, "model", 1.0, (Answer("a"), Answer("b")), (1.0, 0.0))
+    return Probe(banked(key).id, case(key), PLAIN.id, "model", (Answer("a"), Answer("b")), (1.0, 0.0), (1.0, 2.0))
 
 
 def attempt(key: str, policy: Policy = PLAIN) -> Attempt:
@@ -110,7 +110,7 @@ def test_a_repair_of_a_forgotten_case_goes_whoever_made_it(store: Store) -> None
     fill(store, "eve")
     store.put_repairs("task", [Repair(banked("eve").id, case("eve"), 1, 2, "feedback", 2.0, key="ann")])
     store.put_repairs("other", [Repair("a name", case("eve"), 1, 2, "feedback", 2.0, key="ann")])
-    store.put_probes("other", [Probe("a name", case("eve"), "", "model", 1.0, (Answer(""), Answer("")), (1.0, 0.0))])
+    store.put_probes("other", [Probe("a name", case("eve"), "", "model", (Answer(""),), (1.0,), (1.0,))])
 
     assert store.forget_key("eve") == Forgotten(1, 1, repairs=2, probes=2, policies=())
 

@@ -17,12 +17,19 @@ from gainful.models.scripted import Script
 from gainful.store import Banked, MemoModel, SQLiteStore, Store
 from gainful.tasks import Task, divide, make_task
 from gainful.tasks.improving import Improving
-from gainful.watch.probes import ABOUT, CALLS_A_ROUND, PAUSE_S, ProbeReport, Probes, judge_probes
+from gainful.watch.probes import ABOUT, CALLS_A_ROUND, ProbeReport, Probes, judge_probes
 from gainful.watch.service import service_key
 
 HOUR_S = 3600.0
 PERIOD_S = 6 * HOUR_S
 START = 1000 * PERIOD_S
+ROUNDS = 40  # in a period: one for each of 40 probes
+
+
+class Clock:
+    """The time of the round that is being made."""
+
+    now = START
 
 
 def case(number: int) -> Case:
@@ -31,7 +38,7 @@ def case(number: int) -> Case:
 
 def world(probes: int = 40) -> Task:
     task = make_task("even", divide([case(n) for n in range(8)]), Text(), [Regex("yes|no|maybe")])
-    return replace(task, improving=Improving(probes=probes))
+    return replace(task, improving=Improving(probes=probes, probe_hours=PERIOD_S / HOUR_S))
 
 
 CHAMPION = Policy(instructions="Answer yes or no.", strategy=Vote(samples=5))
@@ -58,7 +65,7 @@ def steady(share: float = 0.0) -> Script:
 
     def answer(body: dict, sample: int) -> str:  # type: ignore[type-arg]
         number = int(body["messages"][-1]["content"].split()[1])
-        is_changed = int(digest(number)[:8], 16) / 2**32 < share
+        is_changed = chance(number) < share
         return "yes" if (number % 2 == 0) != is_changed else "no"
 
     return answer
@@ -69,21 +76,39 @@ def wavering(seed: int, chances: tuple[float, float, float]) -> Script:
     return lambda body, sample: luck.choices(("yes", "no", "maybe"), chances)[0]
 
 
-async def periods(probes: Probes, count: int, start: float = START) -> list[ProbeReport]:
-    """Let a watcher run for so many periods, a round a minute; return what it was told."""
-    reports = []
-    for period in range(count):
-        for minute in range(45):
-            report = await probes.round(start + period * PERIOD_S + minute * (PAUSE_S + 1))
-            reports += [report] if report else []
+def noisy(clock: Clock, moment_s: float, share: float = 0.36, *, is_shared: bool = False) -> Script:
+    """The same model, asked by a server whose batches and caches move a *share* of the answers, alike for a moment.
+
+    A moment moves each case by itself, or, where *is_shared*, the same cases at once: all that are easily moved.
+    """
+
+    def answer(body: dict, sample: int) -> str:  # type: ignore[type-arg]
+        number, moment = int(body["messages"][-1]["content"].split()[1]), clock.now // moment_s
+        luck = chance(moment) < 0.5 and chance(number) < share if is_shared else chance([number, moment]) < share
+        return "maybe" if luck else "yes"
+
+    return answer
+
+
+def chance(seed: object) -> float:
+    return int(digest(seed)[:8], 16) / 2**32
+
+
+async def periods(probes: Probes, count: int, start: float = START, clock: Clock | None = None) -> list[ProbeReport]:
+    """Let a watcher run for so many periods; return what it was told."""
+    reports, clock = [], clock or Clock()
+    for round_ in range(count * ROUNDS):
+        clock.now = start + round_ * PERIOD_S / ROUNDS
+        report = await probes.round(clock.now)
+        reports += [report] if report else []
     return reports
 
 
 async def swapped(store: Store, before: Script, after: Script, task: Task | None = None) -> list[ProbeReport]:
-    """Ask one model for a period and another one, under the same name, in the next; return the reports of that."""
+    """Ask one model for two periods and another one, under the same name, in the next; return the reports of that."""
     task = task or world()
-    assert await periods(Probes(store, task, ScriptedModel(before)), 1) == []
-    return await periods(Probes(store, task, ScriptedModel(after)), 1, START + PERIOD_S)
+    assert await periods(Probes(store, task, ScriptedModel(before)), 2) == []
+    return await periods(Probes(store, task, ScriptedModel(after)), 1, START + 2 * PERIOD_S)
 
 
 async def test_a_random_model_that_stays_the_same_is_not_accused_in_120_probes(store: Store) -> None:
@@ -91,23 +116,50 @@ async def test_a_random_model_that_stays_the_same_is_not_accused_in_120_probes(s
     fill(store)
     model = ScriptedModel(wavering(3, (0.7, 0.2, 0.1)))
 
-    reports = await periods(Probes(store, world(), model), 4)
+    reports = await periods(Probes(store, world(), model), 5)
 
     assert reports[-1].finished == 120
-    assert 40 < reports[-1].telling < 90
-    assert reports[-1].late / reports[-1].telling == pytest.approx(1 / 3, abs=0.12)
+    assert 20 < reports[-1].telling < 60
+    assert reports[-1].last / reports[-1].telling == pytest.approx(1 / 2, abs=0.15)
     assert not any(report.is_alarm for report in reports)
 
 
-async def test_a_steady_model_that_answers_3_in_10_cases_otherwise_is_noticed_within_40_probes(store: Store) -> None:
+@pytest.mark.slow  # 400 probes in each case
+@pytest.mark.parametrize(("moment_s", "is_shared"), [(PERIOD_S, False), (PERIOD_S / 40, True)])
+async def test_answers_that_are_alike_for_being_near_in_time_accuse_nobody(
+    store: Store, moment_s: float, is_shared: bool
+) -> None:
+    """A server's noise that lasts a period, for each case by itself; and one that passes by the next probe, for all."""
+    fill(store)
+    clock = Clock()
+    model = ScriptedModel(noisy(clock, moment_s, is_shared=is_shared))
+
+    reports = await periods(Probes(store, world(), model), 12, clock=clock)
+
+    assert reports[-1].finished >= 390
+    assert reports[-1].telling > 50
+    assert not any(report.is_alarm for report in reports)
+
+
+async def test_a_steady_model_that_answers_half_the_cases_otherwise_is_noticed_within_a_period(store: Store) -> None:
     fill(store)
 
-    reports = await swapped(store, steady(), steady(0.3))
+    reports = await swapped(store, steady(), steady(0.5))
 
     noticed = next(report for report in reports if report.is_alarm)
     assert noticed.finished <= 40
     assert (noticed.is_other, noticed.is_worse) == (True, False)
-    assert noticed.telling == noticed.late >= 10
+    assert noticed.telling == noticed.last >= 15
+
+
+async def test_a_period_with_too_few_probes_notices_nothing(store: Store) -> None:
+    """Evidence for a swap grows for one period: 10 changed answers in 20 probes are too few, and later ones deny it."""
+    fill(store)
+
+    reports = await swapped(store, steady(), steady(0.5), world(20))
+
+    assert reports[-1].finished == 20
+    assert not any(report.is_other for report in reports)
 
 
 async def test_a_random_model_that_prefers_another_answer_is_noticed_within_40_probes(store: Store) -> None:
@@ -118,12 +170,23 @@ async def test_a_random_model_that_prefers_another_answer_is_noticed_within_40_p
     assert any(report.is_other for report in reports)
 
 
+async def test_a_swap_is_noticed_before_the_probes_that_argue_against_it_come_in(store: Store) -> None:
+    fill(store)
+    noticed = next(report for report in await swapped(store, steady(), steady(0.5)) if report.is_alarm)
+
+    later = await periods(Probes(store, world(), ScriptedModel(steady(0.5))), 1, START + 3 * PERIOD_S)
+
+    assert noticed.telling == noticed.last
+    assert later[-1].telling - later[-1].last == later[-1].last  # as many with the first one odd
+    assert all(report.is_other for report in later)
+
+
 async def test_a_model_that_gives_the_same_answers_faster_is_not_noticed(store: Store) -> None:
     fill(store)
     task = world(probes=4)
-    await periods(Probes(store, task, ScriptedModel(steady(), delay_s=0.001)), 1)
+    await periods(Probes(store, task, ScriptedModel(steady(), delay_s=0.001)), 2)
 
-    reports = await periods(Probes(store, task, ScriptedModel(steady())), 1, START + PERIOD_S)
+    reports = await periods(Probes(store, task, ScriptedModel(steady())), 1, START + 2 * PERIOD_S)
 
     assert (reports[-1].finished, reports[-1].telling, reports[-1].evidence_odd) == (4, 0, 0.0)
 
@@ -148,7 +211,7 @@ async def test_after_an_alarm_only_what_was_asked_after_it_counts(store: Store) 
     store.append_ledger(service_key("even"), "alarm", {"about": ABOUT, "evidence": noticed.told})
 
     assert judge_probes(store, world(), "scripted") is None
-    later = await periods(Probes(store, world(), ScriptedModel(steady(0.5))), 2, START + 2 * PERIOD_S)
+    later = await periods(Probes(store, world(), ScriptedModel(steady(0.5))), 3, START + 3 * PERIOD_S)
 
     assert later
     assert not any(report.is_alarm or report.telling for report in later)
@@ -159,38 +222,61 @@ async def test_whether_a_case_was_right_has_no_say_in_whether_it_is_asked(tmp_pa
     for number, score in enumerate((lambda n: 1.0, lambda n: float(n % 2), lambda n: None)):
         with SQLiteStore(tmp_path / f"{number}.db") as store:
             fill(store, score=score)  # type: ignore[arg-type]
-            chosen.append([one.id for one in Probes(store, world(10), ScriptedModel([])).choose([], START)])
-            others = [one.id for one in Probes(store, world(10), ScriptedModel([])).choose([], START + PERIOD_S)]
+            await periods(Probes(store, world(10), ScriptedModel(steady())), 2)
+            chosen.append([probe.id for probe in store.probes("even")])
 
     assert chosen[0] == chosen[1] == chosen[2]
-    assert len(chosen[0]) == 10
-    assert set(chosen[0]) != set(others)
+    assert len(chosen[0]) == 20
+    assert set(chosen[0][:10]) != set(chosen[0][10:])
 
 
-async def test_a_probe_takes_three_calls_of_one_request_and_a_round_few(store: Store) -> None:
+async def test_a_probe_is_one_request_asked_three_times_as_far_apart_as_each_other(store: Store) -> None:
     fill(store, cases=10)
     model = ScriptedModel(steady())
     probes = Probes(store, world(10), model)
 
-    await probes.round(START)
-    assert len(model.calls) == CALLS_A_ROUND
-    await periods(probes, 1)
-    assert len(model.calls) == 2 * 10
-    await periods(probes, 1, START + PERIOD_S)
+    made = []
+    for period in range(4):
+        await periods(probes, 1, START + period * PERIOD_S)
+        made.append(len(model.calls))
 
-    assert len(model.calls) == 3 * 10 + 2 * 10
-    assert set(Counter(map(digest, model.calls)).values()) == {3 + 2}
+    assert made == [10, 30, 60, 90]
+    assert set(Counter(map(digest, model.calls)).values()) == {9}
+    finished = [probe.asked for probe in store.probes("even") if len(probe.asked) == 3]
+    assert {(round(b - a), round(c - b)) for a, b, c in finished} == {(PERIOD_S, PERIOD_S)}
+
+
+@pytest.mark.parametrize(("cases", "begun"), [(60, 40), (10, 10)])
+async def test_probes_are_begun_evenly_over_the_period(store: Store, cases: int, begun: int) -> None:
+    fill(store, cases=cases)
+
+    await periods(Probes(store, world(40), ScriptedModel(steady())), 1)
+
+    at = [probe.at - START for probe in store.probes("even")]
+    assert at == pytest.approx([PERIOD_S / begun * n for n in range(begun)])
+
+
+async def test_after_a_pause_what_is_due_is_asked_in_small_rounds(store: Store) -> None:
+    fill(store)
+    await periods(Probes(store, world(), ScriptedModel(steady())), 1)
+    model = ScriptedModel(steady())
+
+    await Probes(store, world(), model).round(START + 1.4 * PERIOD_S)
+
+    assert len(model.calls) == CALLS_A_ROUND
+    assert [len(probe.answers) for probe in store.probes("even")].count(2) == CALLS_A_ROUND - 1
 
 
 async def test_another_process_goes_on_where_one_died(store: Store) -> None:
     fill(store)
     model = ScriptedModel(steady())
-    for round_ in range(5):
-        await Probes(store, world(10), model).round(START + round_)
+    for period in range(3):
+        for round_ in range(ROUNDS):
+            now = START + period * PERIOD_S + round_ * PERIOD_S / ROUNDS
+            await Probes(store, world(10), model).round(now)
 
-    assert len(store.probes("even")) == 10
-    assert await Probes(store, world(10), model).round(START + 6) is None
-    assert len(model.calls) == 20
+    assert len(store.probes("even")) == 30
+    assert len(model.calls) == 10 + 20 + 30
 
 
 async def test_a_model_that_does_not_answer_is_left_alone_and_asked_again_later(store: Store) -> None:
@@ -209,12 +295,13 @@ async def test_a_model_that_does_not_answer_is_left_alone_and_asked_again_later(
 async def test_a_probe_of_a_forgotten_policy_is_left(store: Store) -> None:
     fill(store)
     probes = Probes(store, world(2), ScriptedModel(steady()))
-    await probes.round(START)
+    await periods(probes, 1)
     store.set_champion("even", Policy(instructions="Otherwise."), "changed")
     store.forget_key("ann", [CHAMPION.id])
 
-    assert await periods(probes, 1, START + PERIOD_S) == []
-    assert [probe.policy for probe in store.probes("even")][-1] != CHAMPION.id
+    await periods(probes, 1, START + PERIOD_S)
+
+    assert [len(probe.answers) for probe in store.probes("even")] == [1] * 4
 
 
 async def test_nothing_is_asked_without_a_champion_or_where_probes_are_switched_off(store: Store) -> None:
@@ -231,11 +318,12 @@ def test_a_memo_is_refused(store: Store) -> None:
         Probes(store, world(), MemoModel(ScriptedModel([]), store))
 
 
-async def test_what_has_waited_too_long_for_its_last_answer_is_left(store: Store) -> None:
-    fill(store, cases=2)
-    model = ScriptedModel(steady())
-    await Probes(store, world(2), model).round(START)
+@pytest.mark.parametrize(("late", "asked"), [(1.5, 2), (1.6, 1)])
+async def test_what_has_waited_too_long_for_its_next_answer_is_left(store: Store, late: float, asked: int) -> None:
+    """Its times would not be equally spaced, and two neighbours not as near as the other two."""
+    fill(store)
+    await Probes(store, world(2), ScriptedModel(steady())).round(START)
 
-    await periods(Probes(store, world(2), model), 1, START + 5 * PERIOD_S)
+    await Probes(store, world(2), ScriptedModel(steady())).round(START + late * PERIOD_S)
 
-    assert [probe.after for probe in store.probes("even")] == [None] * 4
+    assert len(store.probes("even")[0].answers) == asked

@@ -14,7 +14,7 @@ from gainful.store import Banked, Probe, SQLiteStore, Tally
 from gainful.tasks import Task
 from gainful.tasks.improving import Improving
 from gainful.tasks.split import content
-from gainful.watch.triggers import reason_to_try
+from gainful.watch.triggers import DAY_S, reason_to_try
 
 NOW = 1.79e9
 CHAMPION = sums().baseline
@@ -90,8 +90,8 @@ def test_without_a_trusted_check_nothing_is_begun(store: SQLiteStore) -> None:
 
 def test_shadows_and_probes_of_today_are_spent_from_the_day_s_budget(store: SQLiteStore) -> None:
     fill(store, errors=30)
-    answer = Answer("x")
-    store.put_probes("sums", [Probe("i", case(1), "p", "m", NOW - 60, (answer, answer), (1.0, 1.0))])
+    answers, scores = (Answer("x"),) * 3, (1.0,) * 3
+    store.put_probes("sums", [Probe("i", case(1), "p", "m", answers, scores, (NOW - DAY_S - 1, NOW - 120, NOW - 60))])
     store.take_in("sums", "other", 1, (), [Tally(int(NOW // 3600), "p", "shadow", requests=5, calls=7)])
 
     found = reason_to_try(store, task(calls_per_day=100), NOW, [])

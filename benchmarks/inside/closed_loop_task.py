@@ -13,7 +13,7 @@ calls = replace(
         calls_per_day=20_000,
         shadow=0.25,
         holdback=0.05,
-        probes=20,
-        probe_hours=0.05,  # three minutes: a day of production in an hour
+        probes=80,
+        probe_hours=0.2,  # twelve minutes, a probe each nine seconds
     ),
 )

@@ -90,9 +90,10 @@ def in_proof(n: int, before: Sequence[ErrorGroup], after: Sequence[ErrorGroup], 
 
 
 def probed(probes: Iterable[Probe]) -> Share:
-    """Return the share of probes that were right twice on one day and wrong later, under the same policy."""
-    right = [p for p in probes if p.scores == (1.0, 1.0) and p.after_score is not None]
-    return share(len(right), sum(probe.after_score != 1.0 for probe in right))
+    """Return the share of probes that were right twice and wrong the third time, under the same policy."""
+    last = [probe.scores[2] for probe in probes if probe.scores[:2] == (1.0, 1.0) and len(probe.scores) == 3]
+    known = [score for score in last if score is not None]
+    return share(len(known), sum(score != 1.0 for score in known))
 
 
 def share(n: int, count: int) -> Share:

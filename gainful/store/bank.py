@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from gainful.core import Answer, Arm, Case, Exchange, Value
+import msgspec
+
+from gainful.core import Answer, Arm, Case, Exchange, StoreError, Value
 from gainful.store.traffic import Feedback
 
 Side: TypeAlias = Literal["dev", "held-out", "never"]
@@ -60,22 +62,33 @@ class Repair(Value, frozen=True):
 
 
 class Probe(Value, frozen=True):
-    """A case asked twice on one day, and once more later: is the model behind the name still the same?
+    """A case asked at three times: is the model behind the name still the same?
 
-    ``before`` are the two answers, with their scores in [0, 1] or ``None``; ``after`` is the later one, ``None`` until
-    it was asked.  ``id`` is the case's; a probe is used once.
+    ``answers`` are those had so far, 1 to 3, the first one first; each has its score in [0, 1], ``None`` where nobody
+    knows, and the Unix time at which it was ``asked``.  ``id`` is the case's, ``at`` the first of the times.
     """
 
     id: str
     case: Case
     policy: str
     model: str
-    at: float
-    before: tuple[Answer, Answer]
-    scores: tuple[float | None, float | None]
-    after: Answer | None = None
-    after_score: float | None = None
-    after_at: float | None = None
+    answers: tuple[Answer, ...]
+    scores: tuple[float | None, ...]
+    asked: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.answers) <= 3 or not len(self.answers) == len(self.scores) == len(self.asked):
+            counts = f"{len(self.answers)} answers, {len(self.scores)} scores and {len(self.asked)} times"
+            raise StoreError(f"a probe of case {self.id!r} has {counts}; it needs 1 to 3, as many of each")
+
+    @property
+    def at(self) -> float:
+        return self.asked[0]
+
+    def with_answer(self, answer: Answer, score: float | None, at: float) -> Probe:
+        """Return the probe with one more answer, asked at Unix time *at*."""
+        more = {"answers": (*self.answers, answer), "scores": (*self.scores, score), "asked": (*self.asked, at)}
+        return msgspec.structs.replace(self, **more)
 
 
 class Tally(Value, frozen=True):

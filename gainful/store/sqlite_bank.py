@@ -192,9 +192,7 @@ class SQLiteBank:
         ]
 
     def put_probes(self, task: str, probes: Iterable[Probe]) -> None:
-        packed = [
-            (one.at, short_id(one.id), pack(encode(msgspec.structs.replace(one, id="", at=0.0)))) for one in probes
-        ]
+        packed = [(one.at, short_id(one.id), pack(encode(msgspec.structs.replace(one, id="")))) for one in probes]
         with self._database.writing() as connection:
             row = enter_task(connection, task)
             connection.executemany(
@@ -204,13 +202,13 @@ class SQLiteBank:
 
     def probes(self, task: str, *, limit: int = 1000) -> list[Probe]:
         rows = self._database.rows(
-            f"SELECT at, digest, content FROM probes {OF_TASK} ORDER BY at DESC, digest DESC LIMIT ?",
+            f"SELECT digest, content FROM probes {OF_TASK} ORDER BY at DESC, digest DESC LIMIT ?",
             task,
             max(limit, 0),
         )
         return [
-            msgspec.structs.replace(self._database.read(_probe, content), id=long_id(id), at=at)
-            for at, id, content in reversed(rows)
+            msgspec.structs.replace(self._database.read(_probe, content), id=long_id(id))
+            for id, content in reversed(rows)
         ]
 
     def tallies(self, task: str, *, since_hour: int = 0) -> list[Tally]:

@@ -21,8 +21,8 @@ class Improving(Value, frozen=True):
     usual tokens, count against it.  ``holdback`` is the share that stays on the former champion.  ``critical`` names
     patterns: requests whose words match one are watched on their own.  ``trust_feedback``: what callers say counts as
     proof.  ``apart``: nothing is learned for all from one key alone.  ``most_of_a_key`` is the share of the cases to
-    learn from that may come from one key where there are several.  ``probes`` cases are asked again every
-    ``probe_hours``.
+    learn from that may come from one key where there are several.  ``probes`` cases are begun in
+    every ``probe_hours``, evenly spread, each asked three times, that many hours apart: ``3 * probes`` calls.
     """
 
     after_errors: int = 20
@@ -38,8 +38,8 @@ class Improving(Value, frozen=True):
     trust_feedback: bool = False
     apart: bool = False
     most_of_a_key: float = 0.2
-    probes: int = 40
-    probe_hours: float = 6.0
+    probes: int = 160
+    probe_hours: float = 24.0
     canaries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

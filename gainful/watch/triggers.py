@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -77,14 +78,16 @@ def calls_left(store: Store, task: Task, now: float) -> int | None:
     most = task.improving.calls_per_day
     if most is None:
         return None
-    return most - calls_spent(store, task.name, now - DAY_S)
+    return most - calls_spent(store, task, now - DAY_S)
 
 
-def calls_spent(store: Store, task: str, since: float) -> int:
-    """Return the model calls that learning has made since a time: runs, shadows and probes."""
-    runs = [run for run in watch_runs(store, task) if run.spec["watch"]["at"] >= since]
-    shadows = [t.calls for t in store.tallies(task, since_hour=int(since // 3600)) if t.arm == "shadow"]
-    probes = [2 + (probe.after is not None) for probe in store.probes(task) if probe.at >= since]
+def calls_spent(store: Store, task: Task, since: float) -> int:
+    """Return the model calls that learning has made since a time, a day ago at most: runs, shadows and probes."""
+    runs = [run for run in watch_runs(store, task.name) if run.spec["watch"]["at"] >= since]
+    shadows = [t.calls for t in store.tallies(task.name, since_hour=int(since // 3600)) if t.arm == "shadow"]
+    periods = DAY_S / (3600.0 * task.improving.probe_hours) + 3  # those begun before may have been asked since
+    begun = store.probes(task.name, limit=math.ceil(periods * task.improving.probes))
+    probes = [sum(at >= since for at in probe.asked) for probe in begun]
     return sum(map(_run_calls, map(store.events, (run.run for run in runs)))) + sum(shadows) + sum(probes)
 
 
