@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from gainful.checks import Regex
-from gainful.core import Case, Policy, Text, Vote, digest
+from gainful.core import Answer, Case, Policy, Text, Vote, digest
 from gainful.models import ScriptedModel
 from gainful.models.scripted import Script
-from gainful.store import Banked, MemoModel, SQLiteStore, Store
+from gainful.store import Banked, MemoModel, Probe, SQLiteStore, Store
 from gainful.tasks import Task, divide, make_task
 from gainful.tasks.improving import Improving
 from gainful.watch.probes import ABOUT, CALLS_A_ROUND, ProbeReport, Probes, judge_probes
@@ -202,6 +202,18 @@ async def test_a_model_that_never_says_the_same_twice_is_found_by_its_scores(sto
 
     assert reports[-1].is_worse
     assert reports[-1].change == -1.0
+
+
+def test_the_change_is_the_last_score_less_the_mean_of_the_two_before(store: Store) -> None:
+    scores = [(1.0, 0.0, 0.0), (1.0, 1.0, 0.5), (None, 1.0, 0.0), (1.0, None, 0.0), (1.0, 1.0, None)]
+    asked = (START, START + PERIOD_S, START + 2 * PERIOD_S)
+    three = (Answer(text="yes"),) * 3
+    store.put_probes("even", [Probe(digest(n), case(n), "", "m", three, s, asked) for n, s in enumerate(scores)])
+
+    report = judge_probes(store, world(), "m")
+
+    assert report
+    assert (report.finished, report.scored, report.change, report.upto) == (5, 2, -0.5, asked[-1])
 
 
 async def test_after_an_alarm_only_what_was_asked_after_it_counts(store: Store) -> None:
