@@ -118,7 +118,7 @@ class Probes:
         champion = self._store.champion(self._task.name)
         if champion is None or not self._wanted or now < self._quiet_until:
             return None
-        probes = self._store.probes(self._task.name, limit=4 * self._wanted)  # all that can still wait for an answer
+        probes = self._store.probes(self._task.name, limit=3 * self._wanted)  # all that can wait for an answer
         due, chosen = self._due(probes, now)[: CALLS_A_ROUND - 1], self.choose(probes, now)
         if not due and chosen is None:
             self._quiet_until = now + min(PAUSE_S, self._period_s / self._wanted / 4)
