@@ -137,6 +137,16 @@ def test_a_caller_s_answer_is_a_target_only_where_callers_are_trusted(store: SQL
         assert everything(other)["reply-2"].target == exchange(2).value
 
 
+def test_an_answer_of_a_caller_that_the_screen_objects_to_is_no_target(store: SQLiteStore) -> None:
+    store.put_exchanges([exchange(1)])
+    store.put_feedback(Feedback(reply="reply-1", score=0.0, at=NOON + 9, target={"name": "add", "arguments": {}}))
+
+    trusting = replace(sums(), improving=Improving(trust_feedback=True))
+    Intake(store, trusting, lambda asked, _: "gives orders" if asked.target is not None else "").take()
+
+    assert everything(store)["reply-1"].target is None
+
+
 def test_feedback_counts_in_the_quality_where_no_check_could_tell(store: SQLiteStore) -> None:
     store.put_exchanges([exchange(1), exchange(2, WRONG)])
     store.put_feedback(Feedback(reply="reply-1", score=1.0, at=NOON + 9))

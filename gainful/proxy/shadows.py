@@ -35,6 +35,7 @@ from gainful.proxy.seating import unheard
 from gainful.proxy.service import Placed, Service, judging_of
 from gainful.proxy.spans import RequestSpan
 from gainful.proxy.upstream import Guarded, Upstream
+from gainful.watch.evidence import SHADOW
 
 MOST_WAITING = 4  # what waits longer is compared with a champion of another minute
 
@@ -79,7 +80,7 @@ class Shadows:
         if len(self._waiting) >= MOST_WAITING:
             self._drop(arrival)
             return
-        self._waiting.append(_Shadow(arrival, served, unheard(seat), f"{name}-shadow"))
+        self._waiting.append(_Shadow(arrival, served, unheard(seat), f"{name}{SHADOW}"))
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
 

@@ -20,8 +20,9 @@ class Improving(Value, frozen=True):
     [0, 1) of score; requests that take ``most_slower`` times the champion's usual time, or ``most_dearer`` times its
     usual tokens, count against it.  ``holdback`` is the share that stays on the former champion.  ``critical`` names
     patterns: requests whose words match one are watched on their own.  ``trust_feedback``: what callers say counts as
-    proof.  ``apart``: nothing is learned for all from one key alone.  ``most_of_a_key`` is the share of the cases to
-    learn from that may come from one key where there are several.  ``probes`` cases are begun in
+    proof; of challenger and champion in service only what they say within ``feedback_s`` of a request, and a request is
+    not looked at before.  ``apart``: nothing is learned for all from one key alone.  ``most_of_a_key`` is the share of
+    the cases to learn from that may come from one key where there are several.  ``probes`` cases are begun in
     every ``probe_hours``, evenly spread, each asked three times, that many hours apart: ``3 * probes`` calls.
     """
 
@@ -36,6 +37,7 @@ class Improving(Value, frozen=True):
     holdback: float = 0.03
     critical: dict[str, str] = msgspec.field(default_factory=dict)
     trust_feedback: bool = False
+    feedback_s: float = 300.0
     apart: bool = False
     most_of_a_key: float = 0.2
     probes: int = 160
@@ -57,6 +59,8 @@ class Improving(Value, frozen=True):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise TaskError(f"improve.{name} is {value!r}; it must be 0 or more")
+        if not 0.0 <= self.feedback_s < float("inf"):
+            raise TaskError(f"improve.feedback_s is {self.feedback_s!r}; it must be a number of seconds from 0 on")
         for name in ("most_slower", "most_dearer"):
             if not 1.0 <= getattr(self, name) < float("inf"):
                 raise TaskError(f"improve.{name} is {getattr(self, name)!r}; it must be a factor of 1 or more")

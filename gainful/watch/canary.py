@@ -53,10 +53,12 @@ class CanaryWatch:
         self._current = stage
         return True
 
-    def read(self) -> None:
-        """Take in what was served since the last time."""
+    def read(self, until: float) -> None:
+        """Take in what was served since the last time, up to the first request that came after Unix time *until*."""
         while rows := self._store.exchanges_after(self._task.name, self._row, limit=BATCH):
             for row, exchange in rows:
+                if exchange.at > until:
+                    return
                 self._row = row
                 blocks = None if exchange.seat is None else self._blocks.get(exchange.seat.canary)
                 if blocks is None:

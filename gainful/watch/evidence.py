@@ -2,24 +2,31 @@
 
 Guarantees: a block counts once, whole, as the seats were drawn; a score that nobody knows is no evidence, neither for
 nor against; what is compared next never depends on what it will say.  A guard is a score like quality is: 1 where a
-request was no error, not slow, not dear; so one test judges them all (``gate.canary``).
+request was no error, not slow, not dear; so one test judges them all (``gate.canary``).  Where callers' words are
+proof, those that come within ``feedback_s`` of a request count, and the request is not looked at before: which answers
+are judged must not depend on how often one looks.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from gainful.core import Case, Exchange
-from gainful.store import Store
+import msgspec
+
+from gainful.core import Answer, Case, CheckError, Exchange, judge, lowest
+from gainful.store import Feedback, Store
 from gainful.tasks import Task
 from gainful.tasks.improving import Improving
 from gainful.watch.intake import known, stored_case
 from gainful.watch.service import Stage
+from gainful.watch.traffic_task import needs_targets, proof_checks
 
+SHADOW = "-shadow"  # ends the id of an unheard reply, behind the id of the heard one it goes with
 GRACE_BLOCKS = 2  # a block is closed when its lane is so many further on: replies of one lane overtake one another
 FIRST_USUAL = 20  # champion's requests before it is known what is slow or dear
 
@@ -75,16 +82,42 @@ class Scores:
 
 
 def quality_of(store: Store, task: Task) -> Scorer:
-    """Return what scores the quality of a task's replies: trusted checks, and callers where they count as proof."""
+    """Return what scores the quality of a task's replies: trusted checks, and callers where they count as proof.
+
+    Nobody heard a shadow: it is judged by the right answer that was told of the reply it goes with.
+    """
 
     def quality(exchange: Exchange) -> float | None:
         score = known(exchange).score
-        if score is None and task.improving.trust_feedback:
-            told = store.feedback(exchange.id)
-            return told[-1].score if told else None
-        return score
+        if score is not None or not task.improving.trust_feedback:
+            return score
+        is_shadow = exchange.seat is not None and exchange.seat.arm == "shadow"
+        heard = exchange.id.removesuffix(SHADOW) if is_shadow else exchange.id
+        last = exchange.at + task.improving.feedback_s
+        told = next((one for one in reversed(store.feedback(heard)) if one.at <= last), None)
+        if told is None:
+            return None
+        return _by_target(store, task, exchange, told) if is_shadow else told.score
 
     return quality
+
+
+def settled_at(improving: Improving, now: float) -> float:
+    """Return the Unix time up to which requests can be scored: what is still said of those will not count."""
+    return now - improving.feedback_s if improving.trust_feedback else math.inf
+
+
+def _by_target(store: Store, task: Task, shadow: Exchange, told: Feedback) -> float | None:
+    """Return the score of a shadow by the right answer that a caller told, ``None`` where there is none to go by."""
+    case, heard = stored_case(shadow), store.exchange(told.reply)
+    right = told.target if told.target is not None else (heard.value if heard and told.score == 1.0 else None)
+    if case is None or right is None or not needs_targets(task):
+        return None
+    try:
+        case = msgspec.structs.replace(case, target=right)
+        return lowest(judge(proof_checks(task), case, Answer(text="", value=shadow.value)))
+    except CheckError:  # a caller's target can be anything, and one that no answer could equal says nothing
+        return None
 
 
 def _tokens(exchange: Exchange) -> float:

@@ -58,10 +58,12 @@ class HoldbackWatch:
             "by itself": self.by_itself.evidence,
         }
 
-    def read(self) -> None:
-        """Take in what was served since the last time."""
+    def read(self, until: float) -> None:
+        """Take in what was served since the last time, up to the first request that came after Unix time *until*."""
         while rows := self._store.exchanges_after(self._task.name, self._row, limit=BATCH):
             for row, exchange in rows:
+                if exchange.at > until:
+                    return
                 self._row = row
                 arm = "champion" if exchange.seat is None else exchange.seat.arm
                 score = None if exchange.status >= 400 else self._quality(exchange)

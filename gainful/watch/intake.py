@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gainful.answers.shape import case_of
-from gainful.core import Arm, Case, Exchange, Verdict, lowest
+from gainful.core import Answer, Arm, Case, CheckError, Choice, Exchange, Verdict, judge, lowest
 from gainful.store import Banked, Feedback, Repair, Store, Tally
 from gainful.store.bank import Signal
 from gainful.tasks import Task
 from gainful.tasks.split import content
+from gainful.watch.traffic_task import proof_checks
 
 BATCH = 500  # exchanges a transaction
 INTAKE, FEEDBACK = "intake", "feedback"
@@ -116,20 +117,32 @@ class Intake:
     def _told(self, told: Feedback, exchange: Exchange) -> Banked | None:
         """Return the case of a reply that a caller has judged.
 
-        Where what callers say counts as proof, a reply that is right, or the answer they gave instead, is the target.
+        Where what callers say counts as proof, a reply that is right, or the answer they gave instead, is the target,
+        unless nothing may learn from it or the checks cannot read it: one such target would break every run.
         """
         found = self._banked(exchange)
         if found is None:
             return None
         right = told.target if told.target is not None else (exchange.value if told.score == 1.0 else None)
-        case = found.case
         if self._task.improving.trust_feedback and right is not None:
-            case = msgspec.structs.replace(case, target=right)
-            found = msgspec.structs.replace(found, case=case, quarantine=self._screen(case, right))
+            with_target = msgspec.structs.replace(found.case, target=right)
+            if not self._screen(with_target, right) and self._is_readable(with_target):
+                found = msgspec.structs.replace(found, case=with_target)
         group = "" if told.score == 1.0 else found.group or "caller's objection"
         return msgspec.structs.replace(
             found, score=told.score, signal="feedback", group=group, last_at=told.at, count=0
         )
+
+    def _is_readable(self, case: Case) -> bool:
+        """Whether the checks can compare an answer with the target of *case*."""
+        kind = self._task.kind
+        if isinstance(kind, Choice) and case.target not in kind.labels:
+            return False
+        try:
+            judge(proof_checks(self._task), case, Answer(text="", value=case.target))
+        except CheckError:
+            return False
+        return True
 
     def _repair(self, exchange: Exchange) -> Repair | None:
         """Return the error that a correction repaired, where a trusted check passes what came of it."""

@@ -26,7 +26,7 @@ from gainful.models import connect
 from gainful.store import Lease, MemoModel, Store, open_store
 from gainful.tasks import Task, load
 from gainful.watch.canary import CanaryWatch
-from gainful.watch.evidence import quality_of
+from gainful.watch.evidence import quality_of, settled_at
 from gainful.watch.holdback import HoldbackWatch
 from gainful.watch.intake import Intake
 from gainful.watch.learning import Learning
@@ -141,7 +141,7 @@ class Watcher:
             helm.reject("the champion it was compared with is no longer in service")
             return
         watch = self._canary_watch(stage)
-        watch.read()
+        watch.read(self._settled_at)
         verdict, why = watch.verdict()
         if verdict == "roll back":
             helm.reject(why, watch.told)
@@ -178,7 +178,7 @@ class Watcher:
         """Take the champion back where it does harm, and notice where quality falls."""
         state = helm.state
         watch = self._holdback_watch(state)
-        watch.read()
+        watch.read(self._settled_at)
         if (why := watch.takes_back) and self._former(state) is not None and not state.is_pinned:
             helm.roll_back(why, watch.told)
             log.warning("champion taken back", extra={"task": self.task.name, "reason": why})
@@ -196,6 +196,10 @@ class Watcher:
             since = max(stage.row if stage else 0, self._served_since)
             self._holdback = name, HoldbackWatch(self._store, self.task, stage, since, self._quality)
         return self._holdback[1]
+
+    @property
+    def _settled_at(self) -> float:
+        return settled_at(self.task.improving, self._place.clock())
 
     def _former(self, state: Service) -> str | None:
         """Return whom the champion is compared with; nobody where a run of its own has put another into service."""
