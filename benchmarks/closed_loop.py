@@ -1,16 +1,19 @@
 """The closed loop, unattended: traffic in, a proven improvement in service, and back again when it was wrong.
 
-A vendor's small model on loopback; in front of it ``gainful serve --improve`` with tool calls of BFCL, from a policy
-that asks for them in free words; callers who go on asking.  Then, one after the other:
+A vendor's small model on loopback; in front of it ``gainful serve --improve`` with tool calls of BFCL and, with
+``--banking``, the mail of a bank, each from a policy that asks in free words; callers who go on asking.  For each task,
+one after the other:
 
-1. at least one promotion through every stage, by itself;
+1. a promotion through every stage, by itself;
 2. a challenger that is worse is staged as if it had been proven, and is stopped;
 3. a bad champion is forced in, and is taken back;
-4. the vendor swaps the model behind the name for a coarser one, and it is noticed.
 
-What callers saw is counted on their side.  Everything is said by the store's own ledger, with its times.
+and then for all: 4. the vendor swaps the model behind the name for a coarser one, and it is noticed.
 
-    python benchmarks/closed_loop.py [--rate 1.0] [--minutes 100]
+Tool calls are judged by trusted checks, the bank's mail by nothing but what callers say of a half of the replies.  What
+callers saw is counted on their side.  Everything else is said by the store, with its times.
+
+    python benchmarks/closed_loop.py [--rate 0.25] [--banking train.csv] [--banking-rate 0.4] [--minutes 120]
 """
 
 from __future__ import annotations
@@ -21,33 +24,38 @@ import contextlib
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from callers import Callers, bank_mail, tool_calls
 from figures import RESULTS, Figure, publish
 from peers import environment
+from rich.console import Console
 from servers import free_port
 
-from gainful.core import Case, Policy
+from gainful.core import Policy
+from gainful.dashboard.data import snapshot
 from gainful.models import SMOLLM2, wheel_file
-from gainful.store import SQLiteStore
-from gainful.tasks import bfcl
-from gainful.watch.service import Helm, read_service, service_key
+from gainful.report.service import show_status
+from gainful.store import LedgerEntry, SQLiteStore
+from gainful.watch.service import Helm, service_key
+from gainful.watch.status import read_status
 
 INSIDE = Path(__file__).parent / "inside"
-TASK = f"{INSIDE / 'closed_loop_task.py'}:calls"
-NAME = "calls"
+CALLS = f"{INSIDE / 'closed_loop_task.py'}:calls"
 NEEDS_GGUF = ("gguf==0.19.0", "numpy==2.3.4")
 WORK = RESULTS.parent / "closed_loop"
+SEED, REGISTRATION = "5eed" * 16, "0" * 64  # of what is staged and forced by hand
+SWAP_AT = 0.8  # of the time; the rest is kept for the last trial, whatever became of the others
+LOOK_S = 2.0
+LEAST_PROBES = 20  # that wait for their last answer when the model is swapped
 
 COARSER = """
 import sys, shutil, numpy
@@ -60,52 +68,6 @@ for tensor in reader.tensors:
         blocks = tensor.data.reshape(-1, 20)
         blocks[:, 4:] &= 0xEE
 """
-
-
-@dataclass
-class Callers:
-    """Who asks: BFCL's questions with other numbers, one after the other at *rate* a second, and what they saw."""
-
-    url: str
-    rate: float
-    seen: Counter[str] = field(default_factory=Counter)
-    waited_s: list[float] = field(default_factory=list)
-
-    async def ask(self, stopped: asyncio.Event) -> None:
-        draw = random.Random(1)
-        questions = variations(draw)
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session,
-            asyncio.TaskGroup() as asking,
-        ):
-            while not stopped.is_set():
-                asking.create_task(self._one(session, next(questions)))
-                await asyncio.sleep(draw.expovariate(self.rate))
-
-    async def _one(self, session: aiohttp.ClientSession, case: Case) -> None:
-        body = {"model": f"gainful/{NAME}", "messages": list(case.messages), "tools": list(case.tools)}
-        began_s = time.monotonic()
-        try:
-            async with session.post(f"{self.url}/v1/chat/completions", json=body) as response:
-                await response.read()
-                self.seen[str(response.status)] += 1
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self.seen[type(error).__name__] += 1
-        self.waited_s.append(time.monotonic() - began_s)
-
-
-def variations(draw: random.Random) -> Iterator[Case]:
-    """Yield BFCL's questions for ever, with other numbers each time they come round again."""
-    cases = [case for category in bfcl.CATEGORIES for case in bfcl._cases(category)]
-    while True:
-        draw.shuffle(cases)
-        for case in cases:
-            turns = [{**turn, "content": varied(turn["content"], draw)} for turn in case.messages]
-            yield Case(messages=tuple(turns), tools=case.tools)
-
-
-def varied(text: str, draw: random.Random) -> str:
-    return re.sub(r"\b\d{1,3}\b", lambda found: str(max(1, int(found[0]) + draw.randint(-9, 9))), text)
 
 
 @contextlib.contextmanager
@@ -131,73 +93,112 @@ async def answering(url: str, seconds: float = 120.0) -> None:
 
 
 class Timeline:
-    """What the store says has happened, as it happens."""
+    """What happens, as it happens; *ends* is when the run is to be over, in minutes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, ends: float) -> None:
         self.began = time.time()
-        self.told = 0
+        self.ends = ends
         self.events: list[dict[str, Any]] = []
 
-    def say(self, what: str, **more: Any) -> None:
-        event = {"minute": round((time.time() - self.began) / 60, 2), "what": what, **more}
+    def minute(self, at: float) -> float:
+        return round((at - self.began) / 60, 2)
+
+    @property
+    def now(self) -> float:
+        return self.minute(time.time())
+
+    def say(self, what: str, at: float | None = None, **more: Any) -> None:
+        """Write down an event of now, or of the Unix time *at*."""
+        event = {"minute": self.now if at is None else self.minute(at), "what": what, **more}
         self.events.append(event)
         print(json.dumps(event), flush=True)
 
-    def look(self, store: SQLiteStore) -> None:
-        for entry in store.ledger(service_key(NAME))[self.told :]:
-            self.told += 1
-            content = {
-                name: entry.content[name] for name in ("reason", "about", "champion", "void") if entry.content.get(name)
-            }
-            stage = entry.content.get("stage") or {}
-            requests = store.exchange_count(NAME)
-            self.say(entry.kind, requests=requests, share=stage.get("share"), mode=stage.get("mode"), **content)
 
-    async def until(self, is_over: Callable[[SQLiteStore], bool], seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            with SQLiteStore(self.path) as store:
-                self.look(store)
-                if is_over(store):
-                    return True
-            await asyncio.sleep(5)
+Event = Callable[[LedgerEntry], bool]
+
+
+@dataclass
+class Trials:
+    """The trials of one task; ``delays`` are by trial: minutes, and requests of its callers meanwhile."""
+
+    store: SQLiteStore
+    timeline: Timeline
+    callers: Callers
+    told: int = 0
+    delays: dict[str, tuple[float, int]] = field(default_factory=dict)
+    requests_at: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.callers.task
+
+    async def in_time(self, swap_at: float) -> None:
+        """Go through the first three; the last one begins at minute *swap_at*, whatever became of these."""
+        if not await self.until("promoted", lambda line: line.kind == "promoted", swap_at):
+            return
+        champion = self.store.policy(str(self.store.champion(self.name)))
+        mute = Policy(instructions=champion.instructions, format=champion.format, demos=champion.demos, max_tokens=1)
+        self.store.put_policy(mute)
+        self.helm.stage(mute.id, "shadow", 0.25, SEED, REGISTRATION)
+        if not await self.until("a worse challenger", lambda line: line.kind == "rejected", swap_at):
+            return
+        self.helm.force(mute.id, SEED, self.callers.held_back)
+        if not await self.until("a bad champion", lambda line: line.kind == "rolled-back", swap_at):
+            self.helm.roll_back("not noticed in time")  # a mute champion would hide the swap
+
+    @property
+    def helm(self) -> Helm:
+        return Helm(self.store, self.name, time.time)
+
+    async def until(self, trial: str, is_it: Event, ends: float) -> bool:
+        """Tell the ledger's lines until one is what *trial* waits for; say ``False`` where that is not in time."""
+        began, asked, known = time.time(), self.callers.asked, len(self.lines)
+        while self.timeline.now < ends:
+            self.look()
+            found = next((line for line in self.lines[known:] if is_it(line)), None)
+            if found is not None:
+                minutes = (found.content["at"] - began) / 60
+                self.delays[trial] = minutes, self.callers.asked - asked
+                self.timeline.say(f"noticed: {trial}", task=self.name, after_minutes=round(minutes, 2))
+                return True
+            await asyncio.sleep(LOOK_S)
+        self.timeline.say(f"not in time: {trial}", task=self.name)
         return False
 
+    async def until_probed(self, ends: float) -> None:
+        """Wait for probes that a swap could change: asked twice, with the last answer still to come."""
+        while self.timeline.now < ends:
+            if sum(len(probe.answers) == 2 for probe in self.store.probes(self.name)) >= LEAST_PROBES:
+                return
+            await asyncio.sleep(LOOK_S)
 
-def kinds(store: SQLiteStore) -> list[str]:
-    return [entry.kind for entry in store.ledger(service_key(NAME))]
+    @property
+    def lines(self) -> list[LedgerEntry]:
+        return self.store.ledger(service_key(self.name))
+
+    def look(self) -> None:
+        """Tell what has been written since the last time."""
+        for line in self.lines[self.told :]:
+            self.told += 1
+            stage = line.content.get("stage") or {}
+            more = {name: line.content[name] for name in ("reason", "about", "void") if line.content.get(name)}
+            more |= {name: stage[name] for name in ("mode", "share") if name in stage}
+            self.timeline.say(line.kind, stage.get("at", line.content.get("at")), task=self.name, **more)
+            self.requests_at.setdefault(line.kind, self.callers.asked)
 
 
-def count(store: SQLiteStore, kind: str) -> int:
-    return kinds(store).count(kind)
-
-
-async def trials(timeline: Timeline, minutes: float, swap: str) -> None:
-    """Go through the four."""
-    if not await timeline.until(lambda store: "promoted" in kinds(store), 60 * minutes):
-        timeline.say("no promotion in time")
-        return
-    with SQLiteStore(timeline.path) as store:
-        champion = store.policy(str(store.champion(NAME)))
-        cut = Policy(instructions=champion.instructions, format=champion.format, demos=champion.demos, max_tokens=8)
-        store.put_policy(cut)
-        before = count(store, "rejected")
-        Helm(store, NAME, time.time).stage(cut.id, "shadow", 0.25, "5eed" * 16, "0" * 64)
-    timeline.say("a worse challenger is staged by hand")
-    await timeline.until(lambda store: count(store, "rejected") > before, 1800)
-    with SQLiteStore(timeline.path) as store:
-        Helm(store, NAME, time.time).force(cut.id, "5eed" * 16, 0.05)
-        before = count(store, "rolled-back")
-    timeline.say("a bad champion is forced in")
-    await timeline.until(lambda store: count(store, "rolled-back") > before, 3600)
-    await timeline.until(lambda store: sum(len(p.answers) == 2 for p in store.probes(NAME)) >= 40, 2400)
+async def go_through(timeline: Timeline, tasks: Sequence[Trials], swap: str) -> None:
+    """Go through all trials, with all tasks at once."""
+    swap_at = SWAP_AT * timeline.ends
+    await asyncio.gather(*(one.in_time(swap_at) for one in tasks))
+    await asyncio.gather(*(one.until_probed(swap_at) for one in tasks))
     async with aiohttp.ClientSession() as session, session.post(swap) as response:
         timeline.say("the model behind the name is swapped", now=(await response.json())["serving"])
-    await timeline.until(
-        lambda store: any(e.kind == "alarm" and e.content["about"] == "model" for e in store.ledger(service_key(NAME))),
-        3600,
-    )
+    await asyncio.gather(*(one.until("another model", is_about_the_model, timeline.ends) for one in tasks))
+
+
+def is_about_the_model(line: LedgerEntry) -> bool:
+    return line.kind == "alarm" and line.content["about"] == "model"
 
 
 def prepare() -> tuple[Path, Path]:
@@ -212,47 +213,72 @@ def prepare() -> tuple[Path, Path]:
 async def run(chosen: argparse.Namespace, model: Path, coarser: Path) -> None:
     vendor_port, port = free_port(), free_port()
     vendor, url, path = f"http://127.0.0.1:{vendor_port}", f"http://127.0.0.1:{port}", WORK / "gainful.db"
-    serve = [sys.executable, "-m", "gainful.cli", "serve", TASK, "--model", "openai:vendor-small", "--improve"]
+    files, callers = [CALLS], [Callers("calls", tool_calls("calls", random.Random(1)), chosen.rate)]
+    if chosen.banking is not None:
+        file, mail = bank_mail(chosen.banking, WORK, random.Random(1))
+        files.append(str(file))
+        callers.append(Callers("banking", mail, chosen.banking_rate, told_share=0.5, held_back=0.2))
+    serve = [sys.executable, "-m", "gainful.cli", "serve", *files, "--model", "openai:vendor-small", "--improve"]
     serve += ["--store", str(path), "--port", str(port)]
     command = [sys.executable, str(INSIDE / "vendor.py"), str(vendor_port), f"gguf:{model}", f"gguf:{coarser}"]
-    timeline, callers, stopped = Timeline(path), Callers(url, chosen.rate), asyncio.Event()
     with process(command, WORK / "vendor.log"):
         await answering(f"{vendor}/v1/models")
         with process(serve, WORK / "serve.log", OPENAI_BASE_URL=f"{vendor}/v1", OPENAI_API_KEY="none"):
             await answering(f"{url}/healthz")
-            asking = asyncio.create_task(callers.ask(stopped))
-            try:
-                await trials(timeline, chosen.minutes, f"{vendor}/swap")
-            finally:
-                stopped.set()
-                await asking
-    report(timeline, callers)
+            timeline, stopped = Timeline(chosen.minutes), asyncio.Event()
+            with SQLiteStore(path) as store:
+                tasks = [Trials(store, timeline, one) for one in callers]
+                async with asyncio.TaskGroup() as together:  # callers who break end the run
+                    for one in callers:
+                        together.create_task(one.ask(url, stopped))
+                    await go_through(timeline, tasks, f"{vendor}/swap")
+                    stopped.set()
+    with SQLiteStore(path) as store:
+        report(store, timeline, tasks)
 
 
-def report(timeline: Timeline, callers: Callers) -> None:
-    with SQLiteStore(timeline.path) as store:
-        state = read_service(store, NAME)
-        timeline.say("end", champion=store.champion(NAME), lines=state.lines, exchanges=store.exchange_count(NAME))
-    waited = sorted(callers.waited_s)
-    timeline.say(
-        "callers", seen=dict(callers.seen), p50_s=waited[len(waited) // 2], p99_s=waited[int(0.99 * len(waited))]
-    )
+def report(store: SQLiteStore, timeline: Timeline, tasks: Sequence[Trials]) -> None:
+    figures: list[Figure] = []
+    for one in tasks:
+        name, callers, told = one.name, one.callers, store.feedback_after(one.name, 0, limit=1_000_000)
+        show_status(Console(), read_status(store, name))
+        found = {"requests": float(callers.asked), "failed": float(callers.asked - callers.seen["200"])}
+        found |= {"human labels": float(len(told))} | fix_minutes(store, timeline, name)
+        for trial, (minutes, requests) in one.delays.items():
+            found |= {f"{trial}, after": minutes, f"{trial}, requests": float(requests)}
+        waited = sorted(callers.waited_s)
+        found |= {"p50": waited[len(waited) // 2], "p99": waited[int(0.99 * len(waited))]}
+        timeline.say("callers", task=name, seen=dict(callers.seen), told=callers.told)
+        timeline.say("figures", task=name, **{what: round(value, 2) for what, value in found.items()})
+        figures += [Figure(name, what, unit(what), callers.asked, (value,)) for what, value in found.items()]
     (RESULTS / "closed_loop_timeline.json").write_text(json.dumps(timeline.events, indent=2) + "\n")
-    answered = sum(callers.seen.values())
-    failed = answered - callers.seen["200"]
-    publish(
-        "closed_loop",
-        [
-            Figure("callers", "requests", "", 1, (float(answered),)),
-            Figure("callers", "failed", "", 1, (float(failed),)),
-        ],
-    )
+    publish("closed_loop", figures)
+
+
+def fix_minutes(store: SQLiteStore, timeline: Timeline, name: str) -> dict[str, float]:
+    """Return how long the first promotion took, as the dashboard says it."""
+    won = next((one for one in snapshot(store, name, time.time()).policies if one.certified_at is not None), None)
+    if won is None or won.first_failure_at is None or won.at is None or won.certified_at is None:
+        return {}
+    return {
+        "first failure seen, minute": timeline.minute(won.first_failure_at),
+        "failure to certified": (won.certified_at - won.first_failure_at) / 60,
+        "failure to in service": (won.at - won.first_failure_at) / 60,
+    }
+
+
+def unit(what: str) -> str:
+    if what in ("p50", "p99"):
+        return "s"
+    return "min" if what.startswith(("first failure", "failure")) or what.endswith("after") else ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rate", type=float, default=1.0, help="requests a second")
-    parser.add_argument("--minutes", type=float, default=100.0, help="for the first promotion")
+    parser.add_argument("--rate", type=float, default=0.25, help="tool calls a second")
+    parser.add_argument("--banking", type=Path, help="a CSV file text,category: the bank's mail as a second task")
+    parser.add_argument("--banking-rate", type=float, default=0.4, help="messages a second")
+    parser.add_argument("--minutes", type=float, default=120.0, help="for everything")
     asyncio.run(run(parser.parse_args(), *prepare()))
 
 

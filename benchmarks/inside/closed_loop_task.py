@@ -13,7 +13,8 @@ calls = replace(
         calls_per_day=20_000,
         shadow=0.25,
         holdback=0.05,
-        probes=80,
-        probe_hours=0.2,  # twelve minutes, a probe each nine seconds
+        ramp=(0.05, 0.2, 0.5),  # ten blocks of 100 requests, for a stage of 1 %, would take an hour by themselves
+        probes=40,
+        probe_hours=0.2,  # twelve minutes, a probe each eighteen seconds: on one core, callers come first
     ),
 )
