@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from contextlib import aclosing
 
-import msgspec
 from aiohttp import web
 
 from gainful.core import JsonObject, ModelError, RequestRefused, StreamingModel
@@ -45,7 +44,7 @@ class Vendor:
 
     async def swap(self, _: web.Request) -> web.Response:
         self.serving, self._other = self._other, self.serving
-        return web.Response(body=msgspec.json.encode({"serving": self.serving.name}))
+        return web.json_response({"serving": self.serving.name})
 
 
 def main() -> None:
