@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from gainful.core import Stopped, StoreError
 from gainful.loop import session
+from gainful.models.adapters import adapter_folder
 from gainful.proxy.log import log_to
 from gainful.report import service as told
 from gainful.report import words
@@ -140,6 +141,9 @@ def lock(
         _print_json({"file": str(output), "task": found.task, "champion": found.id, "sha256": found.sha256})
     else:
         _say(f"Policy {found.id[:12]} of {found.task!r} is locked in {output}. Restore it with: gainful unlock FILE")
+        adapter = found.policy.adapter
+        if adapter is not None:
+            _say(f"It needs {adapter.label}: take along {adapter_folder() / adapter.sha256}")
 
 
 def unlock(

@@ -26,3 +26,28 @@ def kept(at: Path, base: str, weights: bytes = b"weights", gguf: bytes | None = 
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def random_gguf(path: Path, seed: int, scale: float = 0.08, width: int = 576) -> bytes:
+    """Return random low-rank weights for SmolLM2-135M, strong enough to change its words, in llama.cpp's format.
+
+    Another *width* than the model's makes an adapter for another model.
+    """
+    import gguf
+    import numpy as np
+
+    rng, rank = np.random.default_rng(seed), 2
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(rank))
+    for layer in range(30):
+        for name, width_in, width_out in (("attn_q", width, width), ("ffn_down", 1536, width)):
+            for part, shape in (("a", (rank, width_in)), ("b", (width_out, rank))):
+                values = (rng.normal(size=shape) * scale).astype(np.float32)
+                writer.add_tensor(f"blk.{layer}.{name}.weight.lora_{part}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()

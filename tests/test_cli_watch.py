@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapters import kept
 from serving import serving
 from test_proxy_chat import echo, talk
 from worlds import QUICK, scripted, store_in, sums
@@ -528,3 +529,29 @@ def test_a_run_is_refused_while_a_person_has_pinned_the_champion(run: Run, tmp_p
     assert "the champion of task 'support-routing' is pinned; `gainful unpin support-routing` lets it go" in said
     with SQLiteStore(place) as opened:
         assert opened.runs() == []
+
+
+def test_a_champion_with_an_adapter_is_told_in_words_and_restored_only_where_its_files_are(
+    store: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path / "here"))
+    adapter = kept(tmp_path / "made", "base")
+    policy, file, elsewhere = Policy(adapter=adapter), tmp_path / "lock", tmp_path / "elsewhere.db"
+    with SQLiteStore(store) as opened:
+        opened.put_policy(policy)
+    run("promote", TASK, policy.id, "--store", store, "--yes")
+
+    assert f"; adapter {adapter.sha256[:8]}, rank 2" in run("status", TASK, "--store", store)
+    locked = run("lock", TASK, "-o", file, "--store", store)
+    assert f"It needs {adapter.label}: take along {tmp_path / 'here' / adapter.sha256}" in locked
+
+    monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path / "there"))
+    complaint = run("unlock", file, "--store", elsewhere, "--yes", code=2)
+    assert f"{adapter.label}: {tmp_path / 'there'}" in complaint
+    assert "copy the folder from where it was trained" in complaint
+    assert ledger(elsewhere, TASK) == []
+
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    run("unlock", file, "--store", elsewhere, "--yes")
+    with SQLiteStore(elsewhere) as there:
+        assert there.champion(TASK) == policy.id

@@ -13,59 +13,34 @@ A key that only this process knows keeps others on the machine out.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import aiohttp
 
-from gainful.core import JsonObject, ModelError, ModelNotFound, Reply, RequestRefused
+from gainful.core import Adapter, AdapterNotFound, JsonObject, ModelError, ModelNotFound, Reply, RequestRefused
+from gainful.models.adapters import GGUF, find_adapter, taken_out
 from gainful.models.constraint import constrained, grammar_holds, is_doubtful, probe
+from gainful.models.engine import Engine, Line, Loaded, load, load_apart
 from gainful.models.gguf import check_gguf, gguf_digest
-from gainful.models.session import JSON, Response, Session, read
-from gainful.models.slots import Slots
+from gainful.models.llama import Settings
+from gainful.models.session import JSON, Response, read
+from gainful.models.shelf import Shelf
 from gainful.models.specials import Specials
 from gainful.models.stream import payloads
 
 CHAT = "/v1/chat/completions"
 MOST_THREADS = 8  # memory, not arithmetic, bounds decoding beyond this
-CLOSING_S = 0.05  # connections that were closed are gone for the engine too
-SPINS = "300"  # none costs 5 % of the speed when alone, ten times as many cost 15 % beside a busy process
 REMEMBERED = 256  # grammars that were put to the proof
 ONCE = {**JSON, "Connection": "close"}  # the engine hangs up after a stream without saying so beforehand
-QUIET = -1  # llama.cpp's verbosity at which nothing reaches the user's terminal
-
-
-class Loaded:
-    """A model in memory, and the folder of its slots' save files."""
-
-    def __init__(self, server: Any, folder: tempfile.TemporaryDirectory[str], specials: Specials) -> None:
-        self.address: str = server.listening_address
-        self.specials = specials
-        self.folder = Path(folder.name)
-        self._server = server
-        self._folder = folder
-
-    def free(self) -> None:
-        """Stop the engine and delete the folder."""
-        self._server = None
-        self._folder.cleanup()
-
-
-class Line(NamedTuple):
-    """How the loaded engine is asked from one event loop."""
-
-    session: Session
-    slots: Slots
-    specials: Specials
 
 
 class EmbeddedModel:
@@ -74,6 +49,7 @@ class EmbeddedModel:
     ``context_tokens`` bounds prompt and answer of one call; memory grows with its product with ``slots`` (23
     kB a token for SmolLM2-135M).  ``threads`` defaults to the cores this process may use, at most 8.  The
     model is loaded at the first call, in about a second; ``close`` frees it, and a later call loads it again.
+    A request with an adapter is answered by an engine of its own, loaded at its first call while others answer.
     Raises ``ModelNotFound`` for a file that is missing or no GGUF.
     """
 
@@ -87,9 +63,8 @@ class EmbeddedModel:
         self._context_tokens = context_tokens
         self._threads = threads or min(_cores(), MOST_THREADS)
         self._key = secrets.token_hex(16)
-        self._loaded: Loaded | None = None
-        self._opening: asyncio.Task[Line] | None = None
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._shelf = Shelf(self._engine)
+        self._specials: Specials | None = None
         self._held: OrderedDict[str, bool] = OrderedDict()  # grammar → whether the engine holds to it, oldest first
 
     @property
@@ -103,17 +78,17 @@ class EmbeddedModel:
         Raises ``RequestRefused`` for a request too long for ``context_tokens``, malformed, or with a schema
         that cannot be kept; ``ModelNotFound`` for a file that cannot be loaded; ``ModelError`` otherwise.
         """
-        form = constrained(body)
-        line = await self._opened()
-        wanted = line.specials.part(form)
+        adapter, asked = self._asked(body)
+        form = constrained(asked)
         try:
-            with self._call():
+            async with self._line(adapter) as line:
+                wanted = line.specials.part(form)
                 async with line.slots.slot(wanted) as slot:
                     started = time.perf_counter()  # waiting for a slot is nobody's work
                     response = await line.session.post(CHAT, {**wanted, "id_slot": slot})
                     elapsed_ms = (time.perf_counter() - started) * 1000
                 reply = Reply(body=self._read(response), elapsed_ms=elapsed_ms)
-                if form is not body and is_doubtful(body, reply.body):
+                if form is not asked and is_doubtful(asked, reply.body):
                     await self._prove(line, wanted["grammar"])
         except (aiohttp.ClientError, OSError) as error:
             raise self._broke_off(error) from error
@@ -124,15 +99,15 @@ class EmbeddedModel:
 
         Raises what ``complete`` raises.  That the engine holds to a schema is proved before the first piece, once.
         """
-        form = constrained(body)
-        line = await self._opened()
-        wanted = line.specials.part(form)
-        if form is not body:
-            try:
-                await self._prove(line, wanted["grammar"])
-            except (aiohttp.ClientError, OSError) as error:
-                raise self._broke_off(error) from error
-        with self._call():
+        adapter, asked = self._asked(body)
+        form = constrained(asked)
+        async with self._line(adapter) as line:
+            wanted = line.specials.part(form)
+            if form is not asked:
+                try:
+                    await self._prove(line, wanted["grammar"])
+                except (aiohttp.ClientError, OSError) as error:
+                    raise self._broke_off(error) from error
             async with (
                 line.slots.slot(wanted) as slot,
                 await self._begin(line, {**wanted, "id_slot": slot, "stream": True}) as response,
@@ -142,35 +117,20 @@ class EmbeddedModel:
                     yield payload
 
     async def close(self) -> None:
-        """Free the model; calls that are under way are cancelled.
+        """Free the model; calls that are under way are cancelled."""
+        await self._shelf.close()
 
-        The engine's end waits for its open connections and keeps Python's lock meanwhile.  So nothing may be asked from
-        here on, or both wait for ever.
-        """
-        opening, self._opening = self._opening, None
-        calls = {call for call in self._calls if call is not asyncio.current_task() and not call.done()}
-        for call in calls:
-            call.cancel()
-        if calls:
-            await asyncio.wait(calls)
-        if opening is not None and opening.get_loop() is asyncio.get_running_loop():
-            with suppress(ModelError):
-                await (await opening).session.close()
-            await asyncio.sleep(CLOSING_S)
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            await asyncio.to_thread(loaded.free)
+    @asynccontextmanager
+    async def _line(self, adapter: Adapter | None) -> AsyncIterator[Line]:
+        async with self._shelf.engine(adapter) as engine, engine.asked() as line:
+            yield line
 
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        """Note which task asks, for ``close``."""
-        task = asyncio.current_task()
-        assert task is not None  # whoever awaits us runs in one
-        self._calls.add(task)
-        try:
-            yield
-        finally:
-            self._calls.discard(task)
+    def _asked(self, body: JsonObject) -> tuple[Adapter | None, JsonObject]:
+        """Return the adapter of *body*, and what the engine is asked; raises ``RequestRefused``."""
+        adapter, asked = taken_out(body)
+        if asked.get("lora") is not None:
+            raise RequestRefused("lora cannot be chosen by a request: a policy's adapter is added whole; leave it out")
+        return adapter, asked
 
     def _read(self, response: Response) -> JsonObject:
         body = response.body
@@ -207,58 +167,57 @@ class EmbeddedModel:
         if not self._held[grammar]:
             raise RequestRefused(f"{self.name} cannot keep to this JSON schema; leave out patterns and rare keywords")
 
-    async def _opened(self) -> Line:
-        if self._opening is None or self._opening.get_loop() is not asyncio.get_running_loop():
-            self._opening = asyncio.create_task(self._open())
-        opening = self._opening
-        try:
-            return await asyncio.shield(opening)
-        except ModelError:
-            self._opening = None
-            raise
+    def _engine(self, adapter: Adapter | None) -> Engine:
+        return Engine(partial(self._load, adapter), self.concurrency, self._key)
 
-    async def _open(self) -> Line:
-        if self._loaded is None:
-            self._loaded = await asyncio.to_thread(self._load)
-        timeout = aiohttp.ClientTimeout(total=None)
-        connections = 2 * self.concurrency  # a call that fills a slot, and the one before it still closing
-        session = Session(self._loaded.address, self._key, connections=connections, timeout=timeout)
-        return Line(session, Slots(self.concurrency, self._loaded.folder, session), self._loaded.specials)
-
-    def _load(self) -> Loaded:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before the import: OpenMP reads both only once
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-        try:
-            import xllamacpp
-        except ImportError as error:
-            raise ModelNotFound(
-                f"llama.cpp cannot be loaded ({error}); install xllamacpp and what it asks for"
-            ) from error
-        specials = Specials.of(self._path)
+    def _load(self, adapter: Adapter | None) -> Loaded:
+        """Bring the model into memory; with an adapter, into a process of its own."""
+        weights = "" if adapter is None else str(self._weights(adapter))
+        if self._specials is None:
+            self._specials = Specials.of(self._path)
         folder = tempfile.TemporaryDirectory(prefix="gainful-slots-")
-        params = xllamacpp.CommonParams()
-        params.model.path = str(self._path)
-        params.model_alias = {self.name}  # otherwise every reply would name the path on this machine
-        params.n_parallel = self.concurrency
-        params.n_ctx = self.concurrency * self._context_tokens
-        params.slot_save_path = f"{folder.name}/"
-        params.cache_ram_mib = 0  # the cache in memory mixes adapters up and shares nothing that slots do not
-        params.fit_params = False
-        params.warmup = False
-        params.ui = False
-        params.verbosity = QUIET
-        params.api_keys = [self._key]
-        for cpu in (params.cpuparams, params.cpuparams_batch):
-            cpu.n_threads = self._threads
-            cpu.poll = 0  # the engine's own threads must not spin either
+        settings = Settings(
+            path=str(self._path),
+            name=self.name,
+            key=self._key,
+            folder=folder.name,
+            slots=self.concurrency,
+            context_tokens=self._context_tokens,
+            threads=self._threads,
+            adapter=weights,
+        )
         try:
-            return Loaded(xllamacpp.Server(params), folder, specials)
-        except RuntimeError as error:
+            return (load if adapter is None else load_apart)(settings, folder, self._specials)
+        except (ImportError, RuntimeError, OSError) as error:
             folder.cleanup()
-            raise ModelNotFound(
-                f"{self._path} cannot be loaded: it is damaged, of a kind this engine does not know, or too large "
-                "for memory; fetch it again or take another"
-            ) from error
+            raise self._unloaded(adapter, error) from error
+
+    def _weights(self, adapter: Adapter) -> Path:
+        """Return the file that llama.cpp adds; raises ``AdapterNotFound``."""
+        ours = gguf_digest(self._path)
+        if adapter.base != ours:
+            raise AdapterNotFound(
+                f"{adapter.label} was trained on the model {adapter.base[:16]!r}, and {self.name} is {ours[:16]!r}; "
+                "serve that model, or train an adapter for this one"
+            )
+        if not adapter.gguf:
+            raise AdapterNotFound(
+                f"{adapter.label} has no {GGUF}, which {self.name} needs; train it again for llama.cpp"
+            )
+        return find_adapter(adapter) / GGUF
+
+    def _unloaded(self, adapter: Adapter | None, error: Exception) -> ModelNotFound:
+        if isinstance(error, ImportError):
+            return ModelNotFound(f"llama.cpp cannot be loaded ({error}); install xllamacpp and what it asks for")
+        if adapter is not None:
+            return AdapterNotFound(
+                f"{adapter.label} cannot be loaded into {self.name} ({error}): it is damaged, made for another kind of "
+                "model, or there is too little memory; train it again, or free some"
+            )
+        return ModelNotFound(
+            f"{self._path} cannot be loaded: it is damaged, of a kind this engine does not know, or too large "
+            "for memory; fetch it again or take another"
+        )
 
 
 def _cores() -> int:

@@ -12,17 +12,20 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
-from gainful.core import JsonObject, ModelError, ModelNotFound, Reply, RequestRefused
+from gainful.core import Adapter, AdapterNotFound, JsonObject, ModelError, ModelNotFound, Reply, RequestRefused
+from gainful.models.adapters import taken_out
+from gainful.models.dynamic import DynamicAdapters, adapter_name
 from gainful.models.patience import Pace, Patience, may_pass, retry_after_s
 from gainful.models.session import Response, Session, read
 from gainful.models.stream import payloads
 
 CHAT = "/chat/completions"
+UNKNOWN = 404  # the server knows no model of that name
 CROWDED = frozenset({429, 503})  # the server says that it has too much to do
 PATIENT = Patience()
 CONCURRENCY = 32  # calls at once: what a server of one's own takes well, and vendors allow
@@ -59,12 +62,20 @@ class Trouble:
         )
 
 
+class Sent(NamedTuple):
+    """A reply yet to be read, and when it was asked for, by ``time.perf_counter``."""
+
+    response: aiohttp.ClientResponse
+    at_s: float
+
+
 class OpenAIModel:
     """The model that a server at *base_url* (ending in ``/v1`` as a rule) serves under *name*.
 
     ``concurrency`` is the most calls at once; fewer run while the server turns calls away, unless *patience* is for one
     attempt: then the caller is turned away too, and waits in our place.  Without *price* the cost of a reply is
-    unknown.  Use it in one event loop, and ``close`` it there.
+    unknown.  A request with an adapter is answered by the name under which the server has loaded it (``dynamic``).  Use
+    it in one event loop, and ``close`` it there.
     """
 
     def __init__(
@@ -88,6 +99,7 @@ class OpenAIModel:
         self._pace = Pace(concurrency)
         timeout = aiohttp.ClientTimeout(total=patience.timeout_s, connect=patience.connect_s)
         self._session = Session(base_url, api_key, connections=concurrency, timeout=timeout)
+        self._adapters = DynamicAdapters(self._session, self._where, name)
 
     @property
     def identity(self) -> JsonObject:
@@ -100,10 +112,11 @@ class OpenAIModel:
         Raises ``RequestRefused`` where the server will not answer this request, ``ModelNotFound`` for an
         unknown model or address, ``ModelError`` for a wrong key and when all attempts failed.
         """
+        adapter, asked = taken_out(body)
         tried = 0
         while True:
             async with self._pace.turn() as turn:
-                outcome = await self._try({**body, "model": self.name})
+                outcome = await self._try(asked, adapter)
                 if isinstance(outcome, Reply):
                     turn.went_well = True
                     return outcome
@@ -121,9 +134,10 @@ class OpenAIModel:
         One attempt is made.  Raises what ``complete`` raises before the first payload, and ``ModelError`` for a stream
         that breaks off, holds something that is no JSON object, or an error.
         """
+        adapter, asked = taken_out(body)
         async with (
             self._pace.turn() as turn,
-            await self._begin({**body, "model": self.name, "stream": True}) as response,
+            await self._begin(asked, adapter) as response,
             aclosing(payloads(response, self._where)) as events,
         ):
             turn.went_well = True
@@ -134,20 +148,26 @@ class OpenAIModel:
         """Close the connections."""
         await self._session.close()
 
-    async def _try(self, body: JsonObject) -> Reply | Trouble:
-        started = time.perf_counter()
+    async def _try(self, body: JsonObject, adapter: Adapter | None) -> Reply | Trouble:
         try:
-            response = await self._session.post(CHAT, body)
+            sent = await self._send(body, adapter)
+            if isinstance(sent, Trouble):
+                return sent
+            async with sent.response as unread:
+                response = await read(unread)
         except (aiohttp.ClientError, OSError) as error:
             return self._unanswered(error)
         if response.status == 200:
-            return self._read(response, (time.perf_counter() - started) * 1000)
+            return self._read(response, (time.perf_counter() - sent.at_s) * 1000)
         return await self._trouble(response)
 
-    async def _begin(self, body: JsonObject) -> aiohttp.ClientResponse:
+    async def _begin(self, body: JsonObject, adapter: Adapter | None) -> aiohttp.ClientResponse:
         """Return the reply where it is a stream, else raise what is wrong with it."""
         try:
-            response = await self._session.send(CHAT, body)
+            sent = await self._send({**body, "stream": True}, adapter)
+            if isinstance(sent, Trouble):
+                raise sent.error("; try again later")
+            response = sent.response
             if response.status == 200 and response.content_type != "application/json":
                 return response
             async with response:
@@ -157,6 +177,34 @@ class OpenAIModel:
         if whole.status != 200:
             raise (await self._trouble(whole)).error("; try again later")
         raise ModelError(f"{self._where} answered without streaming: {whole.text[:200]!r}", said=whole.said)
+
+    async def _send(self, body: JsonObject, adapter: Adapter | None) -> Sent | Trouble:
+        """Ask for *body* of the model, or of its adapter: where that is not known, it is loaded, once more at most."""
+        if adapter is None:
+            return await self._sent({**body, "model": self.name})
+        for is_last in (False, True):
+            waiting = await self._adapters.load(adapter)
+            if waiting is not None:
+                return await self._trouble(waiting)
+            sent = await self._sent({**body, "model": adapter_name(adapter)})
+            if sent.response.status != UNKNOWN or is_last:
+                break
+            sent.response.release()
+            self._adapters.forget(adapter)  # the server was started anew, or has put it out
+        if sent.response.status == UNKNOWN:
+            async with sent.response as unread:
+                response = await read(unread)
+            raise AdapterNotFound(
+                f"{self._where} has loaded {adapter.label} and does not answer with it ({response.words!r}); look into "
+                "the server's log",
+                status=response.status,
+                said=response.said,
+            )
+        return sent
+
+    async def _sent(self, body: JsonObject) -> Sent:
+        started_s = time.perf_counter()
+        return Sent(await self._session.send(CHAT, body), started_s)
 
     def _unanswered(self, error: aiohttp.ClientError | OSError) -> Trouble:
         if isinstance(error, TimeoutError):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
-from gainful.core import ApiError, ModelError, RequestRefused
+from gainful.core import AdapterNotFound, ApiError, ModelError, RequestRefused
 
 State: TypeAlias = Literal["closed", "half-open", "open"]
 
@@ -95,4 +95,6 @@ def is_failure(error: ModelError) -> bool:
     >>> is_failure(ModelError("...")), is_failure(ModelError("...", status=502)), is_failure(ModelError("", status=429))
     (True, True, False)
     """
-    return not isinstance(error, RequestRefused) and (error.status is None or error.status >= SERVER_FAULT)
+    return not isinstance(error, RequestRefused | AdapterNotFound) and (
+        error.status is None or error.status >= SERVER_FAULT
+    )

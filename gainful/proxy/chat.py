@@ -143,7 +143,11 @@ class Chat:
         self._outcome = self.asking.outcome(self.asking.read(reply.message))
 
     async def examine(self) -> None:
-        """Judge the answer and say how likely it is wrong; past the deadline nothing more is found out."""
+        """Judge the answer and say how likely it is wrong; past the deadline nothing more is found out.
+
+        Nor of an answer that came without the policy's adapter: it says nothing of the policy.
+        """
+        self.failure = self.failure or self.models.usual.failure
         if self.failure or self._several or self.asking.allowance.left_s == 0.0:
             return
         try:

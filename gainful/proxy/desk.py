@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gainful.answers.shape import PLAIN
-from gainful.core import ServeError, StreamingModel
+from gainful.core import AdapterNotFound, ServeError, StreamingModel
 from gainful.models import connect
 from gainful.models.openai import Price
 from gainful.models.patience import Patience
@@ -24,7 +24,7 @@ from gainful.proxy.metrics import Metrics
 from gainful.proxy.rates import Rates
 from gainful.proxy.recorder import Recorder
 from gainful.proxy.redact import Keeping
-from gainful.proxy.service import Service, Watch, judging_of, new_lane, read, task_limits
+from gainful.proxy.service import Service, Watch, judging_of, new_lane, read, task_limits, warm
 from gainful.proxy.settings import Settings
 from gainful.proxy.shadows import Shadows
 from gainful.proxy.spans import Spans
@@ -184,6 +184,13 @@ class _Opening:
         now = read(store, task, usual.model.name, judging, limits, new_lane())
         for policy in (PLAIN, now.champion.policy):
             store.put_policy(policy)
+        try:
+            await warm(usual.model, now.champion.policy)
+        except AdapterNotFound as error:
+            raise ServeError(
+                f"task {task.name!r}: the champion cannot be served: {error}, or put another policy into service "
+                "(gainful rollback)"
+            ) from error
         return Service(
             task=task,
             usual=usual,

@@ -21,7 +21,18 @@ import msgspec
 from gainful.answers.allowance import Limits
 from gainful.answers.detect import Detector
 from gainful.answers.rule import TRIALS, Rule
-from gainful.core import Arm, GainfulError, JsonObject, Policy, Seat, StoreError
+from gainful.core import (
+    AdapterNotFound,
+    Arm,
+    GainfulError,
+    JsonObject,
+    ModelError,
+    Policy,
+    Seat,
+    StoreError,
+    StreamingModel,
+)
+from gainful.models.adapters import MEMBER
 from gainful.proxy.chat import Served
 from gainful.proxy.judging import Judging
 from gainful.proxy.seating import Seating
@@ -32,6 +43,7 @@ from gainful.tasks.serving import Streaming
 from gainful.watch import service as watched
 
 LOOK_S = 1.0  # between two looks at pointer and ledger: a roll-back is in service within about this
+WARM_S = 30.0  # an adapter of a large model, from a slow disk
 EVIDENCE_LOOKS = 30  # looks at these two for each look at detector and trials, which take a thousand times longer
 LANE_BYTES = 8  # of chance: two lanes of one task must not have one name
 
@@ -138,6 +150,23 @@ def read(store: Store, task: Task, model: str, judging: Judging, limits: Limits,
     return InService(head, served(champion), others, Seating(champion.id, lane, canary, holdback))
 
 
+async def warm(model: StreamingModel, policy: Policy) -> None:
+    """Have *model* answer a token with the adapter of *policy*, so that no caller waits while it is loaded.
+
+    Raises ``AdapterNotFound`` where it never will be; what time may cure is left to the first caller.
+    """
+    if policy.adapter is None:
+        return
+    body = {"messages": [{"role": "user", "content": "."}], "max_tokens": 1, "temperature": 0}
+    try:
+        async with asyncio.timeout(WARM_S):
+            await model.complete({**body, MEMBER: msgspec.to_builtins(policy.adapter)})
+    except AdapterNotFound:
+        raise
+    except (ModelError, TimeoutError) as error:
+        log.warning("an adapter could not be tried yet", extra={"adapter": policy.adapter.label, "reason": str(error)})
+
+
 def new_lane() -> str:
     """Return a lane that nobody can foresee."""
     return os.urandom(LANE_BYTES).hex()
@@ -186,6 +215,7 @@ class Watch:
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gainful-watch")
         self._task: asyncio.Task[None] | None = None
+        self._told: set[str] = set()  # policies whose missing adapter was told: a look comes every second
 
     def start(self) -> None:
         """Begin to look."""
@@ -208,11 +238,28 @@ class Watch:
             except GainfulError as error:
                 log.warning("the store cannot be read, the champion stays", extra={"reason": type(error).__name__})
                 continue
-            if found is not None:
+            if found is not None and await self._is_ready(service, found):
                 changed = found.champion.policy.id != service.now.champion.policy.id
                 service.now = found
                 if changed:
                     log.info("another champion is in service", extra={"task": service.task.name})
+
+    async def _is_ready(self, service: Service, found: InService) -> bool:
+        """Load the adapters of what is new; a champion whose adapter cannot be had does not come into service."""
+        now = service.now
+        for served in (found.champion, *found.others.values()):
+            policy = served.policy
+            if policy.id == now.champion.policy.id or policy.id in now.others:
+                continue
+            try:
+                await warm(service.usual.model, policy)
+            except AdapterNotFound as error:
+                if policy.id not in self._told:
+                    self._told.add(policy.id)
+                    log.error("a policy lacks its adapter", extra={"task": service.task.name, "reason": str(error)})
+                if served is found.champion:
+                    return False
+        return True
 
     async def _run(self) -> None:
         looks = 0

@@ -123,6 +123,7 @@ def _lines(policy: Policy) -> list[str]:
         **msgspec.structs.asdict(policy),
         "demos": [_folded(demo) for demo in policy.demos],
         "format": msgspec.structs.asdict(policy.format),
+        "adapter": policy.adapter.label if policy.adapter else None,
         "strategy": {"type": policy.strategy.__struct_config__.tag, **msgspec.structs.asdict(policy.strategy)},
     }
     return _pretty(shown).splitlines()

@@ -143,7 +143,8 @@ def _champion(status: Status) -> str:
     if status.champion is None:
         return "none yet: the task's own policy answers once it is served"
     came = "put into service by a person" if status.came == "promoted" and status.void else CAME.get(status.came)
-    return f"{_short(status.champion)} since {when(status.since)}, {came or words.clean(status.came)}"
+    weights = f"; {status.adapter}" if status.adapter else ""
+    return f"{_short(status.champion)} since {when(status.since)}, {came or words.clean(status.came)}{weights}"
 
 
 def _stage(stage: Running) -> str:

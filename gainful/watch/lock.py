@@ -15,6 +15,7 @@ import msgspec
 from gainful.core import Policy, StoreError, Value, canonical, digest
 from gainful.loop.events import Opened
 from gainful.loop.journal import read_events
+from gainful.models.adapters import find_adapter
 from gainful.store import LedgerEntry, Run, Store
 from gainful.watch.service import FORCED, Helm, Service, read_service, service_key
 
@@ -135,7 +136,12 @@ def void(lock: Lock) -> str:
 
 
 def restore(store: Store, lock: Lock, helm: Helm) -> Service:
-    """Put the policy of *lock* into service; nothing happens where it is in service already."""
+    """Put the policy of *lock* into service; nothing happens where it is in service already.
+
+    Raises ``AdapterNotFound`` where the files of its adapter are not here: a lock file names them and holds no weights.
+    """
+    if lock.policy.adapter is not None:
+        find_adapter(lock.policy.adapter)
     if store.champion(lock.task) == lock.id:
         return read_service(store, lock.task)
     store.put_policy(lock.policy)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gainful.core import JsonObject
+from gainful.core import JsonObject, StoreError
 from gainful.loop.confirm import Lifetime
 from gainful.loop.events import Finished
 from gainful.loop.journal import read_events
@@ -74,7 +74,8 @@ class Status(msgspec.Struct, frozen=True):
 
     ``came`` is how the champion came into service: ``baseline``, ``confirmed``, ``promoted`` or ``rolled-back``;
     ``void`` says which guarantee that voids.  ``watcher`` names the process that holds the lease.  Watchers have
-    counted ``taken_in`` requests; ``exchanges`` were ever stored, of all tasks together.
+    counted ``taken_in`` requests; ``exchanges`` were ever stored, of all tasks together.  ``adapter`` is what is said
+    of the champion's adapter, "" where it has none.
     """
 
     task: str
@@ -94,6 +95,7 @@ class Status(msgspec.Struct, frozen=True):
     taken_in: int
     exchanges: int
     cases: Cases
+    adapter: str = ""
 
 
 def read_status(store: Store, task: str) -> Status:
@@ -123,7 +125,19 @@ def read_status(store: Store, task: str) -> Status:
         taken_in=sum(tally.requests for tally in store.tallies(task) if tally.arm != "shadow"),
         exchanges=store.last_exchange_row(),
         cases=Cases(*(store.count_banked(task, side) for side in ("dev", "held-out", "never"))),
+        adapter=_adapter(store, pointer),
     )
+
+
+def _adapter(store: Store, champion: str | None) -> str:
+    """Return what is said of the champion's adapter; a policy that has lost its words says nothing."""
+    if champion is None:
+        return ""
+    try:
+        adapter = store.policy(champion).adapter
+    except StoreError:
+        return ""
+    return adapter.label if adapter else ""
 
 
 def _running(stage: Stage | None, champion: str | None) -> Running | None:
