@@ -6,11 +6,22 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from worlds import QUICK, call, deaf, luck, needs_a_schema, numbers, scripted, store_in, sums, wording
 
 import gainful
-from gainful.core import CheckError, JsonObject, ModelError, RequestRefused, TaskError
+from gainful.core import (
+    Adapter,
+    CheckError,
+    Evidence,
+    JsonObject,
+    ModelError,
+    Policy,
+    Proposal,
+    RequestRefused,
+    TaskError,
+)
 from gainful.learners import Strategies
 from gainful.loop.events import Decided, Head, Looked, Opened, Started, Unconfirmed
 from gainful.loop.replay import replay
@@ -218,3 +229,29 @@ def test_a_task_that_makes_new_cases_is_confirmed_on_fresh_ones_by_betting(tmp_p
     assert result.finished.promoted
     assert [f.name for f in verify(receipt, None, replay).findings if f.verdict != "ok"] == ["scores"]
     assert seen.isdisjoint(json.loads(line)["case"] for line in (receipt / "pairs.jsonl").read_text().splitlines())
+
+
+class Trained:
+    """Proposes the head with an adapter."""
+
+    name = "trained"
+
+    def propose(self, head: Policy, evidence: Evidence) -> list[Proposal]:
+        adapter = Adapter("ab" * 32, "scripted", rank=8, alpha=16.0)
+        return [Proposal(msgspec.structs.replace(head, adapter=adapter), self.name, adapter.label)]
+
+
+def test_a_policy_with_an_adapter_is_promoted_and_its_receipt_holds_and_replays(tmp_path: Path) -> None:
+    def tuned(body: JsonObject, sample: int) -> str:
+        return call(*numbers(body)) if body.get("adapter") else "The sum of the numbers is easily found."
+
+    result = gainful.improve(sums(), scripted(tuned), store_in(tmp_path), QUICK, learners=[Trained()])
+
+    report = verify(str(result.finished.receipt), None, replay)
+    assert report.decision == "promoted"
+    assert [(f.name, f.detail) for f in report.findings if f.verdict != "ok"] == []
+    assert any("/adapter" in f.detail for f in report.findings if f.name == "policies")
+    with SQLiteStore(store_in(tmp_path)) as store:
+        policy = store.policy(result.finished.champion)
+        assert policy.adapter is not None
+        assert policy.adapter.label == "adapter abababab, rank 8"

@@ -104,6 +104,18 @@ async def test_more_adapters_than_fit_are_all_answered(model: EmbeddedModel, ada
     assert len(processes()) <= 3
 
 
+async def test_beside_an_adapter_the_model_alone_loads_in_a_process_too(adapters: list[Adapter]) -> None:
+    """To load here would keep Python's lock while the adapter answers."""
+    model, before = EmbeddedModel(wheel_file(**SMOLLM2)), len(processes())
+    words = [await text(model, arm) for arm in (adapters[0], None)]
+    started = len(processes()) - before
+    await model.close()
+
+    assert words[0] != words[1]
+    assert started == 2
+    assert len(processes()) == before
+
+
 async def test_an_engine_that_died_is_loaded_again(model: EmbeddedModel, adapters: list[Adapter]) -> None:
     before = await text(model, adapters[0])
     endless = under(adapters[0], {**BODY, "max_tokens": 1900, "ignore_eos": True})

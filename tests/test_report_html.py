@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from report_runs import ARGUMENTS, CHAMPION, EVIL, ONE_DEMO, RECEIPT, RUNS, graded, not_promoted, poisoned, promoted
 
-from gainful.core import canonical
+from gainful.core import Adapter, canonical
 from gainful.loop.events import Baseline, Event, Finished, Looked, Proposed, Rung
 from gainful.report.html import ReceiptSummary, diff, render
 
@@ -300,3 +300,10 @@ def test_every_colour_of_text_has_the_contrast_of_wcag_aa_in_every_scheme() -> N
         assert contrast(scheme["good"], scheme["good-panel"]) >= 4.5
         assert contrast(scheme["bad"], scheme["bad-panel"]) >= 4.5
         assert contrast(scheme["before"], scheme["paper"]) >= 3.0  # graphics: success criterion 1.4.11
+
+
+def test_an_adapter_is_told_in_words() -> None:
+    adapter = Adapter("1a2b3c4d" * 8, "base", rank=16, alpha=32.0)
+    lines = diff(CHAMPION, msgspec.structs.replace(CHAMPION, adapter=adapter))
+
+    assert [line.text for line in lines if line.kind == "add"] == ['+  "adapter": "adapter 1a2b3c4d, rank 16",']

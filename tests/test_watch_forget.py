@@ -16,7 +16,8 @@ from street import Clock, Street, working
 from worlds import case as sum_case
 from worlds import scripted, sums
 
-from gainful.core import Case, Demo, Exchange, Policy, StoreError, canonical
+from gainful.core import Adapter, Case, Demo, Exchange, Policy, StoreError, canonical
+from gainful.report.service import forgotten
 from gainful.store import Banked, Key, SQLiteStore
 from gainful.tasks.split import content
 from gainful.watch.forget import Forgetting, carriers, forget
@@ -319,3 +320,14 @@ def test_after_a_kill_at_any_step_the_same_call_completes(tmp_path: Path, moment
         assert not (path.parent / "receipts" / "one" / "cases.jsonl").exists()
         assert found.cases == (None if moment >= 4 else 1)
         assert store.ledger(service_key(TASK))[-1].content["is_done"]
+
+
+def test_adapters_that_stay_in_service_are_told_for_nobody_can_look_into_them(store: SQLiteStore, helm: Helm) -> None:
+    tuned = Policy(adapter=Adapter("1a2b3c4d" * 8, "base", rank=16, alpha=32.0))
+    store.put_policy(tuned)
+    install(helm, tuned)
+
+    found = forget_anna(store)
+
+    assert found.adapters == ("adapter 1a2b3c4d, rank 16",)
+    assert "Still in service: adapter 1a2b3c4d, rank 16; if this caller's words" in forgotten(found)

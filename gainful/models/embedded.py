@@ -171,7 +171,7 @@ class EmbeddedModel:
         return Engine(partial(self._load, adapter), self.concurrency, self._key)
 
     def _load(self, adapter: Adapter | None) -> Loaded:
-        """Bring the model into memory; with an adapter, into a process of its own."""
+        """Bring the model into memory; with an adapter or beside another engine, into a process of its own."""
         weights = "" if adapter is None else str(self._weights(adapter))
         if self._specials is None:
             self._specials = Specials.of(self._path)
@@ -187,7 +187,8 @@ class EmbeddedModel:
             adapter=weights,
         )
         try:
-            return (load if adapter is None else load_apart)(settings, folder, self._specials)
+            is_first = adapter is None and self._shelf.holds_one  # nobody is answered meanwhile, so nobody waits
+            return (load if is_first else load_apart)(settings, folder, self._specials)
         except (ImportError, RuntimeError, OSError) as error:
             folder.cleanup()
             raise self._unloaded(adapter, error) from error

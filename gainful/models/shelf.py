@@ -41,6 +41,11 @@ class Shelf:
             if engine.users == 0 and (engine.is_lost or engine.is_leaving):
                 self._end(adapter, engine)
 
+    @property
+    def holds_one(self) -> bool:
+        """Whether one engine alone is in memory or coming into it."""
+        return len(self._engines) == 1
+
     async def close(self) -> None:
         """Free all; calls that are under way, or wait for room, are cancelled."""
         for waiter in self._waiting:

@@ -184,6 +184,11 @@ def forgotten(found: Forgetting) -> str:
         said.append(f"{words.count(len(found.receipts), 'receipt')} quoted it, and can no longer be replayed.")
     if found.taken_back:
         said.append(f"Taken out of service for {', '.join(map(repr, found.taken_back))}.")
+    if found.adapters:
+        said.append(
+            f"Still in service: {'; '.join(found.adapters)}; if this caller's words were among what they were trained "
+            "on, roll back and train again."
+        )
     return " ".join(said)
 
 

@@ -43,7 +43,8 @@ class Forgetting(Value, frozen=True):
     """What was removed; ``None`` where an earlier call was killed after it had removed it, uncounted.
 
     ``policies`` have lost their words, ``receipts``, by the names of their folders, the files that quote;
-    ``taken_back`` are the tasks whose champion carried words.
+    ``taken_back`` are the tasks whose champion carried words.  ``adapters`` are those of the policies that stay in
+    service: what weights have learned cannot be read out of them, so nothing of them was removed.
     """
 
     exchanges: int | None
@@ -53,6 +54,7 @@ class Forgetting(Value, frozen=True):
     policies: tuple[str, ...] = ()
     receipts: tuple[str, ...] = ()
     taken_back: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
 
 
 def carriers(store: Store, policies: Iterable[str], case_ids: Collection[str]) -> tuple[str, ...]:
@@ -127,10 +129,14 @@ class _Work:
 
     def _carrying(self, task: str) -> list[str]:
         """Return the policies with the caller's words that are in service, on their way in or out."""
+        return sorted(carriers(self._store, self._seated(task), self._cases))
+
+    def _seated(self, task: str) -> list[str]:
+        """Return the policies that are in service, on their way in or out."""
         state = read_service(self._store, task)
         seated = [self._store.champion(task), state.former]
         seated += [stage.policy for stage in (state.canary, state.holdback) if stage is not None]
-        return sorted(carriers(self._store, filter(None, seated), self._cases))
+        return [id for id in seated if id]
 
     def _heir(self, task: str) -> str:
         """Return who takes over from a champion with the caller's words."""
@@ -160,8 +166,14 @@ class _Work:
     ) -> Forgetting:
         exchanges, cases, repairs, probes, policies = removed
         if was_begun and not any(removed[:4]):
-            return Forgetting(None, None, None, None, policies, receipts, taken_back)
-        return Forgetting(exchanges, cases, repairs, probes, policies, receipts, taken_back)
+            return Forgetting(None, None, None, None, policies, receipts, taken_back, self._adapters())
+        return Forgetting(exchanges, cases, repairs, probes, policies, receipts, taken_back, self._adapters())
+
+    def _adapters(self) -> tuple[str, ...]:
+        """Return what is said of the adapters of policies in service, on their way in or out."""
+        seated = {id for task in self._helms for id in self._seated(task)}
+        policies = [_stored(self._store, id) for id in seated]
+        return tuple(sorted({policy.adapter.label for policy in policies if policy and policy.adapter}))
 
 
 def _stored(store: Store, id: str) -> Policy | None:
