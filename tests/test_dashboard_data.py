@@ -62,7 +62,7 @@ def test_every_move_is_told_in_order_with_its_time(picture: Snapshot) -> None:
         ("alarm", START + 43 * HOUR_S, False),
         ("staged", START + 44 * HOUR_S, False),
     ]
-    assert picture.moves[3].text == "put into service; the former champion keeps 3 % of requests"
+    assert picture.moves[3].text == f"in service; {CHAMPION.id[:12]} keeps 3 % of requests"
 
 
 def test_what_is_in_service_and_on_its_way_in(picture: Snapshot) -> None:
@@ -255,7 +255,7 @@ def test_a_forced_promotion_says_what_it_voids_and_claims_no_speed(tmp_path: Pat
         Helm(store, TASK, Clock(end)).force(CHAMPION.id)
         picture = snapshot(store, TASK, end)
 
-    assert picture.moves[-1].text == "put into service by a person"
+    assert picture.moves[-1].text == f"in service, by a person, {ONE_DEMO.id[:12]} out"
     assert "no confirmation" in picture.moves[-1].void
     assert picture.policies[-1].certified_at is None
     assert picture.policies[-1].first_failure_at is None
@@ -267,7 +267,10 @@ def test_a_rollback_is_the_last_move_and_moves_the_champion(tmp_path: Path) -> N
         Helm(store, TASK, Clock(end)).roll_back("quality fell")
         picture = snapshot(store, TASK, end)
 
-    assert (picture.moves[-1].kind, picture.moves[-1].text) == ("rolled-back", "back in service: quality fell")
+    assert (picture.moves[-1].kind, picture.moves[-1].text) == (
+        "rolled-back",
+        f"back in service, {ONE_DEMO.id[:12]} out: quality fell",
+    )
     assert picture.champion.policy == CHAMPION.id
     assert picture.staged == ()
 

@@ -194,7 +194,7 @@ class TestInABrowser:
 
         until(browser, "return document.querySelector('#news').textContent.includes('rolled-back')")
         assert browser.find_element(By.ID, "news").get_attribute("aria-live") == "polite"
-        assert "back in service: quality fell" in browser.find_element(By.ID, "moves").text
+        assert "out: quality fell" in browser.find_element(By.ID, "moves").text
         assert "calls: 35 %" in browser.find_element(By.ID, "headline").text
         unfolded_before = "#policies details[data-key='diff 2']"
         assert browser.find_element(By.CSS_SELECTOR, unfolded_before).get_attribute("open")

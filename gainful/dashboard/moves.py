@@ -7,13 +7,12 @@ that it put into service answered, and says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 
 from gainful.core import Policy, StoreError
 from gainful.dashboard.quality import HOUR_S
-from gainful.report import words
+from gainful.report import service, words
 from gainful.report.html import DiffLine, diff
 from gainful.store import Banked, Installed, LedgerEntry, Tally
 from gainful.watch.service import service_key
@@ -61,7 +60,7 @@ def moves(
     told = {entry.hash for entry in ledger}
     first_hours = _first_hours(tallies)
     alone = [
-        Move(one.reason, first_hours.get(one.policy), one.policy, _ARRIVALS.get(one.reason, one.reason), "", True)
+        Move(one.reason, first_hours.get(one.policy), one.policy, service.came(one.reason), "", True)
         for one in history
         if one.ledger not in told
     ]
@@ -69,40 +68,12 @@ def moves(
     return sorted([*alone, *lines], key=lambda move: move.at or 0.0)[-MOST_MOVES:]
 
 
-_ARRIVALS = {"confirmed": "confirmed by a run and put into service", "baseline": "the task's own policy"}
-
-
 def _move(entry: LedgerEntry) -> Move:
     content = entry.content
-    stage = content.get("stage") or {}
-    policy = stage.get("policy") or content.get("champion") or content.get("challenger") or ""
-    at = stage.get("at", content.get("at"))
-    return Move(entry.kind, at, policy, words.clip(_said(entry, stage), 300), content.get("void") or "")
-
-
-def _said(entry: LedgerEntry, stage: dict[str, Any]) -> str:
-    content = entry.content
-    match entry.kind:
-        case "staged" if stage.get("mode") == "shadow":
-            return f"answers {words.percent(stage['share'])} of requests unheard, beside the champion"
-        case "staged":
-            return f"answers {words.percent(stage['share'])} of requests"
-        case "promoted" if content.get("void"):
-            return "put into service by a person"
-        case "promoted" if content.get("holdback"):
-            kept = words.percent(content["holdback"]["share"])
-            return f"put into service; the former champion keeps {kept} of requests"
-        case "promoted":
-            return "put into service"
-        case "rolled-back":
-            return f"back in service: {content['reason']}"
-        case "rejected":
-            return f"does not come in: {content['reason']}"
-        case "alarm":
-            return f"alarm: {content['about']}"
-        case "forgotten":
-            return "something was forgotten"
-    return entry.kind
+    at = (content.get("stage") or content).get("at")
+    why = f": {content['reason']}" if content.get("reason") else ""
+    text = words.clip(service.said(entry) + why, 300)
+    return Move(entry.kind, at, service.policy_of(entry), text, content.get("void") or "")
 
 
 # --- policies -------------------------------------------------------------------------------------------

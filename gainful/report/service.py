@@ -1,4 +1,4 @@
-"""What is in service and how it came about, in words: for the terminal, one statement a line.
+"""What is in service and how it came about, in words: for the terminal, one statement a line, and for the page.
 
 Guarantees: text that a model or a caller may have written is cleaned; a time is said in UTC; what is not known is said
 to be unknown, and never as 0.
@@ -43,7 +43,7 @@ def history(ledger: Sequence[LedgerEntry], champions: Sequence[Installed], times
     """Return every line of a service ledger, and each champion that came in without one, the oldest first."""
     told = {entry.hash for entry in ledger}
     others = [
-        Told(at, one.reason, one.policy, f"{_short(one.policy)} in service: {CAME.get(one.reason, one.reason)}")
+        Told(at, one.reason, one.policy, f"{_short(one.policy)} in service: {came(one.reason)}")
         for one, at in zip(champions, times, strict=True)
         if one.ledger not in told
     ]
@@ -51,31 +51,47 @@ def history(ledger: Sequence[LedgerEntry], champions: Sequence[Installed], times
 
 
 def _told(entry: LedgerEntry) -> Told:
-    content = entry.content
-    stage: JsonObject = content.get("stage") or {}
-    policy = stage.get("policy") or content.get("champion") or content.get("challenger") or ""
-    what = _what(entry.kind, content, _short(policy))
+    content, policy = entry.content, policy_of(entry)
     why = content.get("reason") or _evidence(content.get("evidence"))
     if entry.kind == "staged" and not why:
         why = f"confirmed in registration {content['registration'][:16]}"
     return Told(
-        content.get("at"), entry.kind, policy, what, words.clip(why, 300), words.clean(content.get("void") or "")
+        content.get("at"),
+        entry.kind,
+        policy,
+        f"{_short(policy)} {said(entry)}".lstrip(),
+        words.clip(why, 300),
+        words.clean(content.get("void") or ""),
     )
 
 
-def _what(kind: str, content: JsonObject, policy: str) -> str:
-    match kind:
+def came(reason: str) -> str:
+    """Say how a champion came into service."""
+    return CAME.get(reason) or words.clean(reason)
+
+
+def policy_of(entry: LedgerEntry) -> str:
+    """Return the policy that a line of a service ledger is about, empty where it is about none."""
+    content = entry.content
+    stage: JsonObject = content.get("stage") or {}
+    return stage.get("policy") or content.get("champion") or content.get("challenger") or ""
+
+
+def said(entry: LedgerEntry) -> str:
+    """Say what a line of a service ledger did, in words that follow the name of its policy where it has one."""
+    content = entry.content
+    match entry.kind:
         case "staged":
             stage = content["stage"]
             unheard = " unheard, beside the champion" if stage["mode"] == "shadow" else ""
-            return f"{policy} answers {words.percent(stage['share'])} of requests{unheard}"
+            return f"answers {words.percent(stage['share'])} of requests{unheard}"
         case "promoted":
             by = ", by a person" if content.get("void") else ""
-            return f"{policy} in service{by}{_kept(content)}"
+            return f"in service{by}{_kept(content)}"
         case "rolled-back":
-            return f"{policy} back in service, {_short(content['left'])} out"
+            return f"back in service, {_short(content['left'])} out"
         case "rejected":
-            return f"{policy} does not come in"
+            return "does not come in"
         case "alarm":
             return f"alarm: {words.clip(content['about'], 80)}"
         case "forgotten":
@@ -88,7 +104,7 @@ def _what(kind: str, content: JsonObject, policy: str) -> str:
             return "learning is paused"
         case "resumed":
             return "learning goes on"
-    return kind
+    return entry.kind
 
 
 def _kept(content: JsonObject) -> str:
@@ -142,9 +158,10 @@ def _lines(status: Status) -> list[tuple[str, str]]:
 def _champion(status: Status) -> str:
     if status.champion is None:
         return "none yet: the task's own policy answers once it is served"
-    came = "put into service by a person" if status.came == "promoted" and status.void else CAME.get(status.came)
+    by_hand = status.came == "promoted" and status.void
+    how = "put into service by a person" if by_hand else came(status.came)
     weights = f"; {status.adapter}" if status.adapter else ""
-    return f"{_short(status.champion)} since {when(status.since)}, {came or words.clean(status.came)}{weights}"
+    return f"{_short(status.champion)} since {when(status.since)}, {how}{weights}"
 
 
 def _stage(stage: Running) -> str:
