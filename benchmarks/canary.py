@@ -10,52 +10,20 @@ rings for what is in service; how many telling probes until a swapped model is n
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import math
 import random
-import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from itertools import chain
 
-from figures import RESULTS, machine
+from figures import Estimate, mean, median, publish_estimates, share
 
-from gainful.gate import Alarm, Canary, OddOneOut, proportion_interval
+from gainful.gate import Alarm, Canary, OddOneOut
 
 LENGTH = 2000  # differences of a boundary canary
 LONGEST = 20_000  # differences after which we wait no longer
 QUALITIES, BLOCKS, MARGINS = (0.5, 0.8), (2, 5, 20), (0.0, 0.01, 0.02, 0.03, 0.05)
 MARGIN = 0.02  # the default of a task
 THRESHOLD = 1000.0
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured value with its 95 % interval, the median's by ranks, and what it was measured on."""
-
-    subject: str
-    value: float
-    low: float
-    high: float
-    unit: str
-    n: int
-
-
-def share(subject: str, hits: int, n: int) -> Figure:
-    low, high = proportion_interval(hits, n, 0.05)
-    return Figure(subject, 100 * hits / n, 100 * low, 100 * high, "%", n)
-
-
-def median(subject: str, values: Sequence[int], unit: str) -> Figure:
-    ranked, n = sorted(values), len(values)
-    reach = math.ceil(0.98 * math.sqrt(n))  # 1.96 standard errors of the rank of the median
-    low, high = ranked[max(0, n // 2 - reach)], ranked[min(n - 1, n // 2 + reach)]
-    return Figure(subject, statistics.median(ranked), low, high, unit, n)
-
-
-def mean(subject: str, values: Sequence[int], unit: str) -> Figure:
-    middle, half = statistics.mean(values), 1.96 * statistics.stdev(values) / math.sqrt(len(values))
-    return Figure(subject, middle, middle - half, middle + half, unit, len(values))
 
 
 def drawn(rng: random.Random, quality: float, gain: float, block: int) -> Iterator[float]:
@@ -80,7 +48,7 @@ def rung(detector: Alarm | OddOneOut, feed: Callable[[], None]) -> int:
     return detector.n
 
 
-def boundary(rng: random.Random, runs: int) -> Iterator[Figure]:
+def boundary(rng: random.Random, runs: int) -> Iterator[Estimate]:
     for quality in QUALITIES:
         for block in BLOCKS:
             harmful = worthy = 0
@@ -97,7 +65,7 @@ def boundary(rng: random.Random, runs: int) -> Iterator[Figure]:
             yield share(f"{name}: let through", worthy, runs)
 
 
-def detection(rng: random.Random, runs: int) -> Iterator[Figure]:
+def detection(rng: random.Random, runs: int) -> Iterator[Estimate]:
     for margin in MARGINS:
         for quality in QUALITIES:
             for block in BLOCKS:
@@ -107,7 +75,7 @@ def detection(rng: random.Random, runs: int) -> Iterator[Figure]:
                     yield median(f"{name}: rolled back after", found, "requests")
 
 
-def letting_through(rng: random.Random, runs: int) -> Iterator[Figure]:
+def letting_through(rng: random.Random, runs: int) -> Iterator[Estimate]:
     for margin in (MARGIN, 0.05):
         for gain in (0.0, 0.04, 0.1):
             found = [until("go on", Canary(margin), drawn(rng, 0.5, gain, 20)) for _ in range(runs)]
@@ -115,7 +83,7 @@ def letting_through(rng: random.Random, runs: int) -> Iterator[Figure]:
                          found, "requests")  # fmt: skip
 
 
-def alarms(rng: random.Random, runs: int) -> Iterator[Figure]:
+def alarms(rng: random.Random, runs: int) -> Iterator[Estimate]:
     for gain in (-MARGIN, 0.0, -0.1, -0.2):
         found = []
         for _ in range(runs):
@@ -126,7 +94,7 @@ def alarms(rng: random.Random, runs: int) -> Iterator[Figure]:
         )
 
 
-def swaps(rng: random.Random, runs: int) -> Iterator[Figure]:
+def swaps(rng: random.Random, runs: int) -> Iterator[Estimate]:
     models = {
         "random (80, 10, 10 %), the same": ([0.8, 0.1, 0.1], [0.8, 0.1, 0.1]),
         "random (80, 10, 10 %), now (60, 30, 10 %)": ([0.8, 0.1, 0.1], [0.6, 0.3, 0.1]),
@@ -152,17 +120,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
-    figures: list[Figure] = []
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    print(f"canary: {machine()}, {today}, seed {options.seed}")
-    for part, n in ((detection, 1), (boundary, 1), (letting_through, 4), (alarms, 10), (swaps, 10)):
-        for f in part(rng, max(2, options.runs // n)):
-            print(f"  {f.subject:<85} {f.value:>8.2f} {f.unit:<8} [{f.low:.2f}, {f.high:.2f}], n = {f.n}", flush=True)
-            figures.append(f)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(), "date": today, "seed": options.seed, "figures": [asdict(f) for f in figures]}
-    (RESULTS / "canary.json").write_text(json.dumps(content, indent=2) + "\n")
+    rng, runs = random.Random(options.seed), options.runs
+    parts = ((detection, 1), (boundary, 1), (letting_through, 4), (alarms, 10), (swaps, 10))
+    publish_estimates("canary", options.seed, chain.from_iterable(part(rng, max(2, runs // n)) for part, n in parts))
 
 
 if __name__ == "__main__":

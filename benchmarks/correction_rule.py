@@ -9,18 +9,17 @@ that pays takes to open; and how many it takes to close one that pays no longer.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import random
 import statistics
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import chain
 
-from figures import RESULTS, machine
+from figures import Estimate, publish_estimates, share
 
 from gainful.answers.rule import LEVEL, METHODS, WINDOW, standing
 from gainful.core import Trial
-from gainful.gate import lower_bound, proportion_interval
+from gainful.gate import lower_bound
 
 EVERY = 10  # trials between two looks
 
@@ -58,27 +57,10 @@ NOT_PAYING = (Method(0.5, 0.3, 0.3), Method(0.3, 0.15, 0.35), Method(0.5, 0.03, 
 PAYING = (Method(0.3, 0.4, 0.05), Method(0.3, 0.2, 0.05), Method(0.3, 0.15, 0.1))
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A measured value with its 95 % interval (for trials: the middle 90 %) and what it was measured on."""
-
-    subject: str
-    value: float
-    low: float
-    high: float
-    unit: str
-    n: int
-
-
-def share(subject: str, hits: int, n: int) -> Figure:
-    low, high = proportion_interval(hits, n, 0.05)
-    return Figure(subject, 100 * hits / n, 100 * low, 100 * high, "%", n)
-
-
-def counts(subject: str, values: list[int]) -> Figure:
+def counts(subject: str, values: list[int]) -> Estimate:
     ranked = sorted(values)
     n = len(ranked)
-    return Figure(subject, statistics.median(ranked), ranked[n // 20], ranked[-1 - n // 20], "trials", n)
+    return Estimate(subject, statistics.median(ranked), ranked[n // 20], ranked[-1 - n // 20], "trials", n)
 
 
 def looks(trials: list[Trial], start: int = EVERY) -> Iterator[int]:
@@ -96,13 +78,13 @@ def opens(trials: list[Trial]) -> int | None:
     return next((n for n in looks(trials) if standing("vote", trials[:n]).is_open), None)
 
 
-def false_openings(rng: random.Random, lifetimes: int) -> Iterator[Figure]:
+def false_openings(rng: random.Random, lifetimes: int) -> Iterator[Estimate]:
     for method in NOT_PAYING:
         hits = sum(any(opens(method.trials(rng, WINDOW)) for _ in METHODS) for _ in range(lifetimes))
         yield share(f"four of {method}: any opens in {WINDOW} trials", hits, lifetimes)
 
 
-def long_lives(rng: random.Random, lifetimes: int) -> Iterator[Figure]:
+def long_lives(rng: random.Random, lifetimes: int) -> Iterator[Estimate]:
     method, length = NOT_PAYING[0], 5 * WINDOW
     ever, held, seen = 0, 0, 0
     for _ in range(lifetimes):
@@ -110,17 +92,17 @@ def long_lives(rng: random.Random, lifetimes: int) -> Iterator[Figure]:
         states = [standing("vote", trials[max(0, n - WINDOW) : n]).is_open for n in looks(trials)]
         ever, held, seen = ever + any(states), held + sum(states), seen + len(states)
     yield share(f"one of {method}: ever opens in {length} trials", ever, lifetimes)
-    yield Figure("  share of moments at which it is open", 100 * held / seen, 0.0, 100 * ever / lifetimes, "%", seen)
+    yield Estimate("  share of moments at which it is open", 100 * held / seen, 0.0, 100 * ever / lifetimes, "%", seen)
 
 
-def power(rng: random.Random, lifetimes: int) -> Iterator[Figure]:
+def power(rng: random.Random, lifetimes: int) -> Iterator[Estimate]:
     for method in PAYING:
         found = [opens(method.trials(rng, WINDOW)) for _ in range(lifetimes)]
         yield counts(f"{method}: opens after", [n or WINDOW + 1 for n in found])
         yield share(f"  opens within {WINDOW}", sum(n is not None for n in found), lifetimes)
 
 
-def closing(rng: random.Random, lifetimes: int) -> Iterator[Figure]:
+def closing(rng: random.Random, lifetimes: int) -> Iterator[Estimate]:
     before = PAYING[0]
     for after in (Method(0.7, 0.1, 0.3), Method(0.6, 0.1, 0.15), Method(0.5, 0.2, 0.2)):
         found = []
@@ -136,17 +118,10 @@ def main() -> None:
     parser.add_argument("--lifetimes", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
-    figures: list[Figure] = []
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    print(f"correction rule: {machine()}, {today}, seed {options.seed}")
-    for part, n in ((false_openings, 1), (power, 5), (closing, 10), (long_lives, 25)):
-        for f in part(rng, max(1, options.lifetimes // n)):
-            print(f"  {f.subject:<105} {f.value:>7.2f} {f.unit:<6} [{f.low:.2f}, {f.high:.2f}], n = {f.n}", flush=True)
-            figures.append(f)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(), "date": today, "seed": options.seed, "figures": [asdict(f) for f in figures]}
-    (RESULTS / "correction_rule.json").write_text(json.dumps(content, indent=2) + "\n")
+    rng, lifetimes = random.Random(options.seed), options.lifetimes
+    parts = ((false_openings, 1), (power, 5), (closing, 10), (long_lives, 25))
+    published = chain.from_iterable(part(rng, max(1, lifetimes // n)) for part, n in parts)
+    publish_estimates("correction_rule", options.seed, published)
 
 
 if __name__ == "__main__":

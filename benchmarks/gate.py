@@ -13,17 +13,16 @@ the true gain of a greedy search is kept.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import chain
 
-from figures import RESULTS, machine
+from figures import Estimate, mean, publish_estimates, share
 
-from gainful.gate import Budget, EProcess, SignTest, beta_binomial_e_value, cases_for, proportion_interval
+from gainful.gate import Budget, EProcess, SignTest, beta_binomial_e_value, cases_for
 
 HOLDOUT, DEV = 240, 200
 START = 0.4  # true pass rate of the first champion
@@ -31,18 +30,6 @@ DISCORDANCE = 0.3
 CHALLENGERS = 50  # in a lifetime
 BEST_OF = 8  # candidates of which dev picks one, in lifetimes without a better one
 DEV_GAIN, DEV_STEP = 0.04, 0.02  # two tiers: confirm from this dev gain on, this much more after each failure
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured value with its 95 % interval (or spread) and what it was measured on."""
-
-    subject: str
-    value: float
-    low: float
-    high: float
-    unit: str
-    n: int
 
 
 @dataclass(frozen=True)
@@ -211,28 +198,15 @@ def mixed(rng: random.Random) -> float:
 # --- figures -------------------------------------------------------------------------------------------------------
 
 
-def share(subject: str, count: int, n: int) -> Figure:
-    low, high = proportion_interval(count, n, 0.05)
-    return Figure(subject, 100 * count / n, 100 * low, 100 * high, "%", n)
-
-
-def mean(subject: str, values: Sequence[float], unit: str) -> Figure:
-    """A mean with its normal 95 % interval: hundreds of lifetimes."""
-    n = len(values)
-    middle = sum(values) / n
-    half = 1.96 * math.sqrt(sum((v - middle) ** 2 for v in values) / (n - 1) / n)
-    return Figure(subject, middle, middle - half, middle + half, unit, n)
-
-
-def ratio(subject: str, tops: Sequence[float], bottoms: Sequence[float]) -> Figure:
+def ratio(subject: str, tops: Sequence[float], bottoms: Sequence[float]) -> Estimate:
     """A ratio of means, with its 95 % interval by linearization."""
     value = sum(tops) / sum(bottoms)
     scale = sum(bottoms) / len(bottoms)
     error = mean(subject, [(t - value * b) / scale for t, b in zip(tops, bottoms, strict=True)], "")
-    return Figure(subject, 100 * value, 100 * (value + error.low), 100 * (value + error.high), "%", len(tops))
+    return Estimate(subject, 100 * value, 100 * (value + error.low), 100 * (value + error.high), "%", len(tops))
 
 
-def speed(rng: random.Random) -> list[Figure]:
+def speed(rng: random.Random) -> list[Estimate]:
     """Time whole judgements of undecided runs, from the first pair to the last."""
     figures = []
     for name, make, size in (
@@ -250,15 +224,15 @@ def speed(rng: random.Random) -> list[Figure]:
         times.sort()
         spread = times[len(times) // 20], times[-1 - len(times) // 20]
         figures.append(
-            Figure(f"one decision, {name}, {size:,} cases", times[len(times) // 2], *spread, "ms", len(times))
+            Estimate(f"one decision, {name}, {size:,} cases", times[len(times) // 2], *spread, "ms", len(times))
         )
         if size == 240:
             rates = (1000 / times[len(times) // 2], 1000 / spread[1], 1000 / spread[0])
-            figures.append(Figure(f"decisions a second, {name}, {size} cases", *rates, "/s", len(times)))
+            figures.append(Estimate(f"decisions a second, {name}, {size} cases", *rates, "/s", len(times)))
     return figures
 
 
-def power(rng: random.Random, runs: int) -> list[Figure]:
+def power(rng: random.Random, runs: int) -> list[Estimate]:
     """The share of confirmations that promote a true gain, where 90 % is planned at the first level."""
     figures, level = [], Budget().level
     for gain, discordance in ((0.10, 0.3), (0.05, 0.3), (0.37, 0.37)):
@@ -270,7 +244,7 @@ def power(rng: random.Random, runs: int) -> list[Figure]:
     return figures
 
 
-def useless(rng: random.Random, lifetimes: int) -> list[Figure]:
+def useless(rng: random.Random, lifetimes: int) -> list[Estimate]:
     """The share of lifetimes of useless challengers with any promotion, which is a false one."""
     fooled = [useless_lifetime(rng) for _ in range(lifetimes)]
     counts = {name: sum(name in rules for rules in fooled) for name in (*RULES, ONE_TIER)}
@@ -280,7 +254,7 @@ def useless(rng: random.Random, lifetimes: int) -> list[Figure]:
     return [*figures, mean("confirmations, two tiers, nothing better", [t.confirmations for t in two_tiers], "")]
 
 
-def improving(rng: random.Random, lifetimes: int) -> list[Figure]:
+def improving(rng: random.Random, lifetimes: int) -> list[Estimate]:
     """True gains in lifetimes where some candidates are better."""
     two = [two_tier_lifetime(rng, mixed, 1) for _ in range(lifetimes)]
     one = [one_tier_lifetime(rng, mixed) for _ in range(lifetimes // 4)]
@@ -301,19 +275,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    figures = [
-        *speed(rng),
-        *power(rng, options.lifetimes // 2),
-        *useless(rng, options.lifetimes),
-        *improving(rng, options.lifetimes // 2),
-    ]
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    print(f"gate: {machine()}, {today}, seed {options.seed}")
-    for f in figures:
-        print(f"  {f.subject:<62} {f.value:>9.2f} {f.unit:<6} [{f.low:.2f}, {f.high:.2f}], n = {f.n}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(), "date": today, "seed": options.seed, "figures": [asdict(f) for f in figures]}
-    (RESULTS / "gate.json").write_text(json.dumps(content, indent=2) + "\n")
+    parts = (
+        speed(rng),
+        power(rng, options.lifetimes // 2),
+        useless(rng, options.lifetimes),
+        improving(rng, options.lifetimes // 2),
+    )
+    publish_estimates("gate", options.seed, chain(*parts))
 
 
 if __name__ == "__main__":
