@@ -24,7 +24,7 @@ from figures import Figure, publish
 from msgspec.structs import replace
 from street import Clock, Street, working
 
-from gainful.checks import Regex
+from gainful.checks import Choice
 from gainful.core import Case, Evidence, JsonObject, Policy, Proposal, Text
 from gainful.gate import proportion_interval
 from gainful.learners import Demos
@@ -41,6 +41,7 @@ from gainful.watch.watcher import Watcher
 REQUESTS = 250  # between two runs: about 100 to learn from and 135 held out
 CANDIDATES = 8  # wordings in each round, beside the demos
 RIGHT = "yes"
+JUDGE = Choice((RIGHT, "indeed"), compare=False)  # trusted, and in no need of a process of its own
 
 
 class Life(NamedTuple):
@@ -68,7 +69,7 @@ def question(number: int) -> Case:
 
 
 def task_of(seed: int) -> Task:
-    task = make_task(f"null {seed}", divide([question(-n) for n in range(1, 9)]), Text(), [Regex(RIGHT)])
+    task = make_task(f"null {seed}", divide([question(-n) for n in range(1, 9)]), Text(), [JUDGE])
     improving = Improving(after_errors=20, shadow=0.25, calls_per_day=None, probes=0)
     return dataclasses.replace(task, improving=improving)
 
