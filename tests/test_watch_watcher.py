@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
+from canary_in_service import Way, tried
 from msgspec import structs
 from street import Clock, Street, working
 from worlds import case, scripted, sums
@@ -118,6 +120,16 @@ def test_a_challenger_that_is_worse_is_stopped_in_its_shadow(store: SQLiteStore,
     assert kinds(store) == ["staged", "rejected"]
     assert "quality" in store.ledger(service_key("sums"))[-1].content["reason"]
     assert store.champion("sums") == BETTER.id
+
+
+@pytest.mark.parametrize(("share", "is_unheard"), [(0.5, False), (0.2, False), (0.25, True)])
+def test_a_challenger_twenty_points_worse_is_taken_back_from_every_stage(share: float, is_unheard: bool) -> None:
+    """8 of each; how soon, of 200 each, stands in docs/benchmarks.md."""
+    ends = [tried(seed, Way(0.8, -0.2, share, is_unheard), 1000) for seed in range(8)]
+
+    assert [end.word for end in ends] == ["rejected"] * 8
+    assert all(end.why.startswith("quality") for end in ends)
+    assert median(end.canary_requests for end in ends) <= 120
 
 
 def test_a_bad_champion_that_was_forced_in_is_taken_back_by_the_hold_back(store: SQLiteStore, street: Street) -> None:

@@ -6,7 +6,7 @@ its score minus the mean score of the others.  Position and requests are indepen
 block of what the challenger would have scored there minus what the champion would have: traffic that changes from
 block to block moves both alike.  With a margin epsilon in [0, 1),
 
-    harm_n  = mean over lambda of prod_{i <= n} (1 - lambda (D_i + epsilon)),   lambda in {.15, .4} / (1 + epsilon)
+    harm_n  = mean over lambda of prod_{i <= n} (1 - lambda (D_i + epsilon)),   lambda in {.2, .4} / (1 + epsilon)
     worth_n = mean over lambda of prod_{i <= n} (1 + lambda (D_i + epsilon)),   lambda in STAKES / (1 - epsilon)
 
 Every factor is at least 0.2, for lambda times the worst loss is at most 0.8, the largest of STAKES.  Stakes are fixed
@@ -36,7 +36,7 @@ from gainful.gate.level import exact
 
 Step: TypeAlias = Literal["roll back", "go on", "hold"]
 
-HARM_STAKES = (0.15, 0.4)  # best for harm of 5 to 20 points; one that fails outright is seen in about 20 requests too
+HARM_STAKES = (0.2, 0.4)  # best for harm of 5 to 20 points; one that fails outright is seen in about 20 requests too
 LEAST = 30  # differences before a step: fewer can all be of one kind of request; harm is never waited for
 
 

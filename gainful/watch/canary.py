@@ -19,8 +19,8 @@ from gainful.watch.service import Stage
 
 Verdict: TypeAlias = Literal["roll back", "go on", "hold"]
 
-LEVEL_QUALITY = 0.04  # chance that a harmless challenger is ever taken back for its quality
-LEVEL_GUARDS = 0.01  # the same for all guards together: 5 % in all
+LEVEL_QUALITY = 0.045  # chance that a harmless challenger is ever taken back for its quality
+LEVEL_GUARDS = 0.005  # the same for all guards together: 5 % in all; what they look for is seldom subtle
 LEAST_SEEN = 10  # differences in quality that a stage must bring of its own before the next
 BATCH = 500
 TOLD = ("n", "mean", "harm", "worth", "harm_needed", "worth_needed")  # of each test, for ledger and page
