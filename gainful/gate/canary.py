@@ -36,7 +36,7 @@ from gainful.gate.level import exact
 
 Step: TypeAlias = Literal["roll back", "go on", "hold"]
 
-HARM_STAKES = (0.2, 0.4)  # best for harm of 5 to 20 points; one that fails outright is seen in about 20 requests too
+HARM_STAKES = (0.2, 0.4)  # for harm of 10 to 20 points; one that fails outright is seen in about 20 requests too
 LEAST = 30  # differences before a step: fewer can all be of one kind of request; harm is never waited for
 
 
