@@ -1,5 +1,5 @@
 # Every target sets itself up in .venv from a bare machine: Python 3.11 or newer, make and a package index.
-# The stamps .venv/.core and .venv/.dev make pip run again only when pyproject.toml has changed.
+# The stamps .venv/.core, .dev and .train make pip run again only when pyproject.toml has changed.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -17,7 +17,7 @@ export DEBIAN_FRONTEND := noninteractive
 help:
 	@echo "make demo    a small model improves itself on real tool calls, about 10 minutes on 2 cores"
 	@echo "make check   format, lint, types, import contracts and fast tests: under a minute, no network"
-	@echo "make test    the same with all the slow tests: the real model, a real browser, the built wheel"
+	@echo "make test    the same with all the slow tests: real models, training, a real browser, the built wheel"
 	@echo "make bench   every benchmark, each peer in an environment of its own; results in out/benchmarks"
 	@echo "make soak    the proxy for 30 minutes under load, faults and killed workers, then the books are checked"
 	@echo "make clean   remove all that make made here: .venv, out, caches (receipts stay)"
@@ -28,7 +28,7 @@ demo: .venv/.core
 check: lint
 	$(BIN)/pytest -m "not slow" -n auto --dist loadfile
 
-test: lint browser
+test: lint browser .venv/.train
 	$(BIN)/pytest
 
 bench: .venv/.dev
@@ -67,6 +67,10 @@ browser:
 .venv/.core: pyproject.toml | .venv/.made
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
+
+.venv/.train: pyproject.toml | .venv/.made
+	$(BIN)/python -m pip install --quiet --editable '.[dev,train]'
+	@touch .venv/.core .venv/.dev $@
 
 .venv/.dev: pyproject.toml | .venv/.made
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'

@@ -659,6 +659,10 @@ class RequestRefused(ModelError):
     """
 
 
+class TrainError(GainfulError):
+    """Training that cannot begin, or broke off: a package, memory, disk or material that is missing, another base."""
+
+
 class StoreError(GainfulError):
     """A store that cannot be opened, read or written; what was committed before is safe."""
 

@@ -1,0 +1,42 @@
+"""Weights learned: low-rank adapters trained by TRL and PEFT, in a process of their own.
+
+Importing this package imports no torch; the extra ``train`` brings it to the worker (``missing`` says whether it is
+there).
+"""
+
+from gainful.train.extra import missing
+from gainful.train.jobs import (
+    Lesson,
+    Limits,
+    Material,
+    Preference,
+    Progress,
+    Question,
+    Reading,
+    Recipe,
+    Sampling,
+    Trained,
+    Work,
+)
+from gainful.train.parity import Parity, parity
+from gainful.train.process import fine_tune, read_prompts, sample_replies
+
+__all__ = [
+    "Lesson",
+    "Limits",
+    "Material",
+    "Parity",
+    "Preference",
+    "Progress",
+    "Question",
+    "Reading",
+    "Recipe",
+    "Sampling",
+    "Trained",
+    "Work",
+    "fine_tune",
+    "missing",
+    "parity",
+    "read_prompts",
+    "sample_replies",
+]

@@ -1,0 +1,95 @@
+"""What parent and worker say to each other: an order in a file, then one JSON value a line over two pipes."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from gainful.core import JsonObject, Value
+from gainful.train.jobs import Progress, Reading, Sampling, Work
+
+
+class FineTune(Value, frozen=True, tag="fine-tune"):
+    """Train; ``start`` is the folder of the adapter to begin from, ``seconds`` how long it may still take."""
+
+    work: Work
+    base: str
+    seconds: float
+    memory_bytes: int | None = None
+    start: str = ""
+
+
+class Read(Value, frozen=True, tag="read"):
+    """Answer ``prompts`` greedily with at most ``max_tokens`` each, and say how likely ``replies`` are."""
+
+    base: str
+    prompts: tuple[tuple[JsonObject, ...], ...]
+    replies: tuple[str, ...] | None = None
+    max_tokens: int = 64
+    adapter: str = ""
+
+
+class Sample(Value, frozen=True, tag="sample"):
+    """Answer ``prompts`` at random, as ``how`` says."""
+
+    base: str
+    prompts: tuple[tuple[JsonObject, ...], ...]
+    how: Sampling
+    adapter: str = ""
+
+
+Order: TypeAlias = FineTune | Read | Sample
+
+
+class Ask(Value, frozen=True, tag="ask"):
+    """The worker wants to know what these replies to a case are worth; ``Worth`` answers it."""
+
+    case: str
+    replies: tuple[str, ...]
+
+
+class Worth(Value, frozen=True, tag="worth"):
+    """One reward a reply, in the order asked."""
+
+    rewards: tuple[float, ...]
+
+
+class Fitted(Value, frozen=True, tag="fitted"):
+    """Training has ended and left an adapter in the worker's folder; ``seconds`` in all, over every resumption."""
+
+    steps: tuple[Progress, ...]
+    seconds: float
+    tokens: int
+    stopped: Literal["", "early", "time", "nan"] = ""
+
+
+class Readings(Value, frozen=True, tag="readings"):
+    """One reading a prompt, in the order asked."""
+
+    readings: tuple[Reading, ...]
+
+
+class Sampled(Value, frozen=True, tag="sampled"):
+    """All replies to each prompt, in the order asked."""
+
+    replies: tuple[tuple[str, ...], ...]
+
+
+class Ended(Value, frozen=True, tag="ended"):
+    """The worker's last words: what it took in all."""
+
+    peak_memory_bytes: int
+
+
+class Failed(Value, frozen=True, tag="failed"):
+    """It did not work; one sentence for the user."""
+
+    sentence: str
+
+
+Said: TypeAlias = Progress | Ask | Fitted | Readings | Sampled | Ended | Failed
+
+order_from = msgspec.json.Decoder(Order).decode
+said_from = msgspec.json.Decoder(Said).decode
+worth_from = msgspec.json.Decoder(Worth).decode

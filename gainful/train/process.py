@@ -1,0 +1,285 @@
+"""The parent's side: one worker process a piece of work, spoken to over pipes, its files in the user's cache.
+
+Guarantees: torch is never in this process; a work that is finished is not done again; one that was killed goes on
+where it was; two processes that ask for the same work do it once; the worker does not outlive its parent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from gainful.core import AdapterNotFound, JsonObject, TrainError, digest
+from gainful.models.adapters import find_adapter, keep_adapter, read_adapter
+from gainful.models.files import cache_folder
+from gainful.models.gguf import gguf_digest
+from gainful.train.extra import missing
+from gainful.train.jobs import Limits, Progress, Reading, Sampling, Trained, Work
+from gainful.train.orders import (
+    Ask,
+    Ended,
+    Failed,
+    FineTune,
+    Fitted,
+    Order,
+    Read,
+    Readings,
+    Said,
+    Sample,
+    Sampled,
+    Worth,
+    said_from,
+)
+
+Reward = Callable[[str, Sequence[str]], Sequence[float]]
+"""What replies to the case of that id are worth: one number each."""
+
+QUIET = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin take a server beside them to a hundredth of its speed
+    "GOMP_SPINCOUNT": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+RESULT = "trained.json"
+SAMPLES = "sampled.json"
+LAST_WORDS = 400  # characters of a dead worker's log that its error quotes
+
+
+def ignore(progress: Progress) -> None:
+    """Hear of a step, and do nothing."""
+
+
+def fine_tune(
+    work: Work,
+    base: Path | str,
+    limits: Limits,
+    *,
+    watch: Callable[[Progress], None] = ignore,
+    reward: Reward | None = None,
+) -> Trained:
+    """Train *work* on *base* and return the adapter, which lies in the adapters' folder then.
+
+    *base* is a GGUF file, a Hugging Face folder, or a model's name on the hub.  *watch* hears of each step; *reward*
+    says what replies are worth where the recipe asks for it.  It blocks until training ends.  Raises ``TrainError``,
+    ``AdapterNotFound`` for ``work.start``, and whatever *watch* and *reward* raise.
+    """
+    _admit(work, str(base), reward)
+    folder = cache_folder() / "training" / work.id
+    with _alone(folder):
+        known = _finished(folder, limits)
+        if known is not None:
+            return known
+        order = FineTune(
+            work=work,
+            base=str(base),
+            seconds=limits.minutes * 60.0,
+            memory_bytes=limits.memory_bytes,
+            start=str(find_adapter(work.start)) if work.start else "",
+        )
+        fitted, peak = None, 0
+        for said in _work(order, folder, reward):
+            match said:
+                case Progress():
+                    watch(said)
+                case Fitted():
+                    fitted = said
+                case Ended(peak_memory_bytes=peak):
+                    pass
+        assert fitted is not None  # a worker that ends well has said so
+        adapter = read_adapter(keep_adapter(folder / "adapter"), work.base)
+        trained = Trained(
+            work=work.id,
+            adapter=adapter,
+            steps=fitted.steps,
+            seconds=fitted.seconds,
+            peak_memory_bytes=peak,
+            tokens=fitted.tokens,
+            stopped=fitted.stopped,
+        )
+        _write(folder / RESULT, msgspec.json.encode(trained))
+        if fitted.stopped != "time":
+            for checkpoint in folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+        return trained
+
+
+def read_prompts(
+    adapter: Path | None,
+    base: Path | str,
+    prompts: Sequence[Sequence[JsonObject]],
+    replies: Sequence[str] | None = None,
+    max_tokens: int = 64,
+) -> list[Reading]:
+    """Return how the trainer's side answers *prompts* (messages each) greedily, and how likely it finds *replies*.
+
+    *adapter* is an adapter's folder, ``None`` for the base alone.  ``max_tokens`` 0 asks for no answers.  Raises
+    ``TrainError``.
+    """
+    if replies is not None and len(replies) != len(prompts):
+        raise TrainError(f"{len(replies)} replies for {len(prompts)} prompts; give one a prompt, or none at all")
+    _need_extra()
+    order = Read(
+        base=str(base),
+        prompts=tuple(tuple(prompt) for prompt in prompts),
+        replies=None if replies is None else tuple(replies),
+        max_tokens=max_tokens,
+        adapter="" if adapter is None else str(adapter),
+    )
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="reading-", dir=cache_folder()) as folder:
+        for said in _work(order, Path(folder)):
+            if isinstance(said, Readings):
+                return list(said.readings)
+    raise AssertionError("a worker that ends well has said so")
+
+
+def sample_replies(
+    adapter: Path | None, base: Path | str, prompts: Sequence[Sequence[JsonObject]], how: Sampling
+) -> list[tuple[str, ...]]:
+    """Return ``how.samples`` replies to each of *prompts*, drawn on the trainer's side; what was drawn once is kept.
+
+    *adapter* is an adapter's folder, ``None`` for the base alone.  Raises ``TrainError``.
+    """
+    _need_extra()
+    order = Sample(
+        base=str(base),
+        prompts=tuple(tuple(prompt) for prompt in prompts),
+        how=how,
+        adapter="" if adapter is None else str(adapter),
+    )
+    which = gguf_digest(Path(base)) if Path(base).is_file() else str(base)
+    folder = cache_folder() / "samples" / digest([which, adapter and adapter.name, order.prompts, how])
+    with _alone(folder):
+        try:
+            return list(msgspec.json.decode((folder / SAMPLES).read_bytes(), type=Sampled).replies)
+        except (OSError, msgspec.DecodeError):
+            pass  # it was not drawn yet, or was cut off
+        for said in _work(order, folder):
+            if isinstance(said, Sampled):
+                _write(folder / SAMPLES, msgspec.json.encode(said))
+                return list(said.replies)
+    raise AssertionError("a worker that ends well has said so")
+
+
+def _need_extra() -> None:
+    absent = missing()
+    if absent is not None:
+        raise TrainError(absent)
+
+
+def _admit(work: Work, base: str, reward: Reward | None) -> None:
+    """Raise ``TrainError`` for a work that cannot be done, before anything is loaded."""
+    _need_extra()
+    kind = {"sft": "lesson", "dpo": "preference", "grpo": "question"}[work.recipe.method]
+    kinds = {str(one.__struct_config__.tag) for one in work.material}
+    if not work.material:
+        raise TrainError(f"there is no {kind} to learn from; sample more replies, or check more of them")
+    if kinds != {kind}:
+        raise TrainError(f"the recipe {work.recipe.method!r} learns from {kind}s; the material holds {sorted(kinds)}")
+    if work.recipe.method == "grpo" and reward is None:
+        raise TrainError("the recipe 'grpo' asks what replies are worth; give a reward, made of trusted checks")
+    if Path(base).is_file() and gguf_digest(Path(base)) != work.base:
+        raise TrainError(
+            f"{base} has sha256 {gguf_digest(Path(base))[:16]} where the work names {work.base[:16]}; train on the "
+            "file that is served"
+        )
+    if work.start is not None and work.start.base != work.base:
+        raise TrainError(
+            f"{work.start.label} was made for base {work.start.base[:16]}, not {work.base[:16]}; begin from an "
+            "adapter of the same base, or from none"
+        )
+
+
+def _finished(folder: Path, limits: Limits) -> Trained | None:
+    """Return the stored result, unless its adapter is gone, or it ran out of time and may take longer now."""
+    try:
+        known = msgspec.json.decode((folder / RESULT).read_bytes(), type=Trained)
+        find_adapter(known.adapter)
+    except (OSError, msgspec.DecodeError, AdapterNotFound):
+        return None  # nothing is finished, or its adapter is gone: it is trained anew
+    return None if known.stopped == "time" and known.seconds < limits.minutes * 60.0 else known
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the work's folder; whoever asks for the same work meanwhile waits."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise TrainError(
+            f"{folder} cannot be written: {error.strerror}; free some space, or set XDG_CACHE_HOME to another place"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _work(order: Order, folder: Path, reward: Reward | None = None) -> Iterator[Said]:
+    """Yield what the worker says while it carries out *order*; raises ``TrainError`` where it fails or dies."""
+    _write(folder / "order.json", msgspec.json.encode(order))
+    is_local = Path(order.base).exists()
+    environment = {**os.environ, **QUIET, **({"HF_HUB_OFFLINE": "1"} if is_local else {})}
+    with (folder / "worker.log").open("w") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "gainful.train.worker", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which ends the worker
+        )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    has_ended = False
+    try:
+        for line in worker.stdout:
+            said = said_from(line)
+            if isinstance(said, Failed):
+                raise TrainError(said.sentence)
+            if isinstance(said, Ask):
+                assert reward is not None  # the order was admitted
+                worth = Worth(rewards=tuple(float(one) for one in reward(said.case, said.replies)))
+                worker.stdin.write(msgspec.json.encode(worth) + b"\n")
+                worker.stdin.flush()
+                continue
+            has_ended = isinstance(said, Ended)
+            yield said
+        if not has_ended:
+            raise TrainError(_how_it_died(worker.wait(), folder / "worker.log"))
+    finally:
+        worker.kill()
+        worker.wait()
+        worker.stdin.close()
+        worker.stdout.close()
+
+
+def _how_it_died(status: int, log: Path) -> str:
+    if status == -signal.SIGKILL:
+        return "the trainer was killed, as a machine without memory does; ask again and it goes on from its checkpoint"
+    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    said = log.read_text(errors="replace").strip()[-LAST_WORDS:].splitlines() or [""]
+    return f"the trainer ended with {how}: {said[-1]!r}; see {log}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    scratch = path.with_name(path.name + ".new")
+    try:
+        scratch.write_bytes(data)
+        os.replace(scratch, path)
+    except OSError as error:
+        raise TrainError(f"{path} cannot be written: {error.strerror}; free some space and ask again") from error
+
+
+__all__ = ["fine_tune", "read_prompts", "sample_replies"]

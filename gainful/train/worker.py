@@ -1,0 +1,151 @@
+"""The process that trains: ``python -m gainful.train.worker FOLDER`` reads FOLDER/order.json and does what it says.
+
+It speaks JSON lines on its standard output, whatever libraries print goes to its log, and it ends when its parent
+does: its standard input is closed then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import BinaryIO
+
+import msgspec
+
+from gainful.core import GainfulError
+from gainful.models.adapters import CONFIG, GGUF, WEIGHTS
+from gainful.train.card import card
+from gainful.train.jobs import Progress
+from gainful.train.orders import Ask, Ended, Failed, FineTune, Fitted, Order, Said, Sample, order_from, worth_from
+
+NICE = 5  # a server beside it comes first
+FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|file write failed")
+"""What Python, safetensors (Rust) and torch say of a disk that is full."""
+
+
+class Line:
+    """To the parent and back."""
+
+    def __init__(self, out: BinaryIO, answers: Iterator[bytes]) -> None:
+        self._out = out
+        self._answers: SimpleQueue[bytes] = SimpleQueue()
+        threading.Thread(target=self._listen, args=(answers,), daemon=True).start()
+
+    def say(self, said: Said) -> None:
+        """Send one value."""
+        self._out.write(msgspec.json.encode(said) + b"\n")
+        self._out.flush()
+
+    def tell(self, progress: Progress) -> None:
+        """Tell of a step."""
+        self.say(progress)
+
+    def ask(self, case: str, replies: tuple[str, ...]) -> tuple[float, ...]:
+        """Return what the parent says that *replies* to *case* are worth."""
+        self.say(Ask(case=case, replies=replies))
+        return worth_from(self._answers.get()).rewards
+
+    def _listen(self, answers: Iterator[bytes]) -> None:
+        for answer in answers:
+            self._answers.put(answer)
+        os._exit(1)  # the parent has gone
+
+
+def main(folder: Path) -> int:
+    """Carry out the order in *folder*; return the status to end with."""
+    line = Line(os.fdopen(os.dup(1), "wb"), sys.stdin.buffer)
+    os.dup2(2, 1)
+    order = order_from((folder / "order.json").read_bytes())
+    try:
+        _carry_out(order, folder, line)
+    except GainfulError as error:
+        line.say(Failed(sentence=str(error)))
+        return 1
+    except Exception as error:  # noqa: BLE001 - torch, TRL and PEFT raise what they like; the parent must hear of it
+        traceback.print_exc()
+        line.say(Failed(sentence=_sentence(error, folder)))
+        return 1
+    line.say(Ended(peak_memory_bytes=_peak_memory_bytes()))
+    return 0
+
+
+def _carry_out(order: Order, folder: Path, line: Line) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        _step_back()
+        torch.set_num_threads(_cores())
+    from gainful.train.base import load_reader, torch_source
+
+    source = torch_source(order.base)
+    reader = load_reader(source, order.base)
+    if isinstance(order, FineTune):
+        from gainful.train.lora import fit
+
+        fitted = fit(order, source, reader, folder, line)
+        _finish(order, fitted, folder / "adapter")
+        line.say(fitted)
+    elif isinstance(order, Sample):
+        from gainful.train.sampling import sample
+
+        line.say(sample(order, source, reader))
+    else:
+        from gainful.train.readings import read
+
+        line.say(read(order, source, reader))
+
+
+def _step_back() -> None:
+    """Take the processor after others: within this session by nice, and as a session where Linux groups by those."""
+    os.nice(NICE)
+    with suppress(OSError):  # no such file: nothing is grouped
+        Path("/proc/self/autogroup").write_text(str(NICE))
+
+
+def _finish(order: FineTune, fitted: Fitted, adapter: Path) -> None:
+    """Put beside the weights in *adapter* what llama.cpp reads, and the model card."""
+    from gainful.train.adapter_gguf import write_adapter_gguf
+    from gainful.train.base import is_gguf
+
+    if is_gguf(order.base):
+        alpha = json.loads((adapter / CONFIG).read_text())["lora_alpha"]
+        write_adapter_gguf(adapter / WEIGHTS, alpha, Path(order.base), adapter / GGUF)
+    (adapter / "README.md").write_text(card(order.work, fitted))
+
+
+def _sentence(error: Exception, folder: Path) -> str:
+    log = folder / "worker.log"
+    full = FULL.search(str(error))
+    if full:
+        return f"{folder} cannot be written: {full.group()}; free some space and ask again"
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
+        return f"training ran out of memory; take a smaller batch or rank, or a machine with more (see {log})"
+    first = str(error).strip().splitlines() or [""]
+    return f"training broke off: {type(error).__name__}: {first[0]} (see {log})"
+
+
+def _peak_memory_bytes() -> int:
+    """The most memory this process has held, and on a GPU what it has held there."""
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return held + (int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0)
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    os._exit(main(Path(sys.argv[1])))  # an orderly end would wait for the thread that listens

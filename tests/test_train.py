@@ -1,0 +1,118 @@
+"""Training asked for and told: what needs no torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gainful.core import Adapter, TrainError
+from gainful.train import (
+    Lesson,
+    Limits,
+    Material,
+    Preference,
+    Reading,
+    Recipe,
+    Work,
+    fine_tune,
+    missing,
+    parity,
+    read_prompts,
+)
+from gainful.train.card import card
+from gainful.train.jobs import Progress
+from gainful.train.orders import Fitted
+
+LESSON = Lesson(messages=({"role": "user", "content": "1 + 1"},), reply="2")
+has_extra = missing() is None
+
+
+def test_importing_the_room_loads_no_torch() -> None:
+    says = "import sys, gainful.train; sys.exit(len({'torch', 'transformers', 'trl', 'peft'} & set(sys.modules)))"
+
+    assert subprocess.run([sys.executable, "-c", says], check=False).returncode == 0
+
+
+def test_packages_that_are_absent_or_too_old_are_named_with_the_line_that_installs_them() -> None:
+    assert missing({"msgspec": "0.1"}) is None
+    assert missing({"no-such-thing": "2.0", "msgspec": "99.1"}) is not None
+    sentence = str(missing({"no-such-thing": "2.0", "msgspec": "99.1"}))
+    assert sentence.startswith("training needs no-such-thing and finds msgspec ")
+    assert sentence.endswith("too old; run `pip install 'gainful[train]'`")
+
+
+@pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"material": ()}, "there is no lesson to learn from; sample more replies"),
+        ({"recipe": Recipe(method="dpo")}, "the recipe 'dpo' learns from preferences; the material holds ['lesson']"),
+        ({"start": Adapter(sha256="a" * 64, base="other", rank=4, alpha=8.0)}, "was made for base other, not this"),
+    ],
+)
+def test_a_work_that_cannot_be_done_is_refused_before_anything_is_loaded(changed: dict[str, Any], words: str) -> None:
+    fields: dict[str, Any] = {"base": "this", "material": (LESSON,), **changed}
+
+    with pytest.raises(TrainError, match=words.replace("[", r"\[").replace("]", r"\]")):
+        fine_tune(Work(**fields), "a/base", Limits())
+
+
+@pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")
+def test_another_base_than_the_one_that_is_served_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.gguf"
+    file.write_bytes(b"GGUF of another model entirely")
+
+    with pytest.raises(TrainError, match="where the work names this; train on the file that is served"):
+        fine_tune(Work(base="this", material=(LESSON,)), file, Limits())
+
+
+@pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")
+def test_each_prompt_has_its_reply() -> None:
+    with pytest.raises(TrainError, match="1 replies for 2 prompts"):
+        read_prompts(None, "a/base", [[], []], ["one"])
+
+
+@pytest.mark.parametrize(("others", "holds"), [(0, True), (1, True), (2, False)])
+def test_parity_holds_when_95_of_100_greedy_answers_are_equal(others: int, holds: bool) -> None:
+    trained = [Reading(greedy="7", logprobs=(-1.0, -2.0))] * 20
+    served = [Reading(greedy="8", logprobs=(-1.5, -2.0))] * others + [Reading(greedy=" 7\n")] * (20 - others)
+
+    seen = parity(trained, served)
+
+    assert seen.holds is holds
+    assert seen.agreement == 1 - others / 20
+    assert seen.largest_difference == (0.5 if others else None)  # the others' logprobs are unknown, not equal
+
+
+def test_nothing_compared_is_no_parity() -> None:
+    assert not parity([], []).holds
+
+
+def test_a_work_is_named_by_all_it_is_made_of() -> None:
+    works = [
+        Work(base="b", material=(LESSON,)),
+        Work(base="c", material=(LESSON,)),
+        Work(base="b", material=(LESSON, LESSON)),
+        Work(base="b", material=(LESSON,), recipe=Recipe(rank=8)),
+        Work(base="b", material=(LESSON,), seed=1),
+    ]
+
+    assert len({work.id for work in works}) == len(works)
+    assert works[0].id == Work(base="b", material=(LESSON,)).id
+
+
+def test_a_card_says_what_went_in_and_claims_nothing() -> None:
+    pair = Preference(messages=LESSON.messages, chosen="2", rejected="3")
+    material: tuple[Material, ...] = (LESSON, LESSON, pair)
+    steps = (Progress(step=1, steps=2, loss=3.25), Progress(step=2, steps=2, loss=1.5))
+    work = Work(base="b" * 64, material=material, recipe=Recipe(epochs=2.0))
+
+    text = card(work, Fitted(steps=steps, seconds=1.0, tokens=10, stopped="early"))
+
+    assert "| material | 2 lessons, 1 preference; digest" in text
+    assert "| loss | 3.2500 at the first step, 1.5000 at the last |" in text
+    assert "| steps | 2, stopped: early |" in text
+    assert work.id in text
+    assert "no evidence" in text

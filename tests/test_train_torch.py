@@ -1,0 +1,293 @@
+"""Training itself, on a llama of a few thousand weights: the same trainers, files and processes as on a real one."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import msgspec
+import pytest
+
+from gainful.core import TrainError
+from gainful.models.adapters import find_adapter
+from gainful.train import (
+    Lesson,
+    Limits,
+    Preference,
+    Progress,
+    Question,
+    Recipe,
+    Work,
+    fine_tune,
+    missing,
+    read_prompts,
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing() is not None, reason="it needs the extra `train`"),
+]
+
+HERE = Path(__file__).parent
+LIMITS = Limits(minutes=5.0)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    subprocess.run([sys.executable, HERE / "tiny_base.py", folder], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache and adapters of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path / "adapters"))
+    return tmp_path / "cache" / "gainful" / "training"
+
+
+def lessons(count: int) -> tuple[Lesson, ...]:
+    return tuple(
+        Lesson(messages=({"role": "user", "content": f"{n} + 1"},), reply=str(n + 1), case=f"case {n}")
+        for n in range(count)
+    )
+
+
+def work(count: int = 16, seed: int = 0, **recipe: Any) -> Work:
+    settings = {"rank": 8, "alpha": 32.0, "batch": 4, "learning_rate": 0.01, "epochs": 4.0, "patience": 0, **recipe}
+    return Work(base="tiny", material=lessons(count), recipe=Recipe(**settings), seed=seed)
+
+
+def test_an_adapter_is_trained_kept_whole_and_not_trained_again(base: Path, apart: Path) -> None:
+    heard: list[Progress] = []
+
+    trained = fine_tune(work(), base, LIMITS, watch=heard.append)
+    base_is_gone = base.with_name("nowhere")
+    again = fine_tune(work(), base_is_gone, LIMITS)
+
+    assert [step.step for step in heard] == list(range(1, 17))
+    assert trained.steps == tuple(heard)
+    assert heard[-1].loss is not None
+    assert heard[0].loss is not None
+    assert heard[-1].loss < heard[0].loss * 0.8
+    assert trained.stopped == ""
+    assert trained.tokens == heard[-1].tokens > 0
+    assert trained.peak_memory_bytes > 50_000_000
+    kept = find_adapter(trained.adapter)
+    assert {file.name for file in kept.iterdir()} >= {"adapter_model.safetensors", "adapter_config.json", "README.md"}
+    assert str(base) not in (kept / "adapter_config.json").read_text()
+    assert (trained.adapter.rank, trained.adapter.alpha, trained.adapter.gguf) == (8, 32.0, "")
+    assert again == trained
+    assert not list((apart / trained.work).glob("checkpoint-*"))
+
+
+KILLED = """
+    import os, signal, sys, msgspec
+    from pathlib import Path
+    from gainful.train import Limits, Work, fine_tune
+
+    work = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Work)
+    fine_tune(work, sys.argv[2], Limits(minutes=5.0), watch=lambda step: step.step == 6 and os.kill(0, signal.SIGKILL))
+"""
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
+    base: Path, apart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parent and worker are killed after six steps; the last checkpoint is of the first."""
+    wanted = work(epochs=2.0)
+    (tmp_path / "work.json").write_bytes(msgspec.json.encode(wanted))
+    parent = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), tmp_path / "work.json", base],
+        start_new_session=True,
+        check=False,
+    )
+    checkpoints = [path.name for path in (apart / wanted.id).glob("checkpoint-*")]
+    heard: list[Progress] = []
+
+    resumed = fine_tune(wanted, base, LIMITS, watch=heard.append)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another cache"))
+    whole = fine_tune(wanted, base, LIMITS)
+
+    assert parent.returncode == -signal.SIGKILL
+    assert checkpoints == ["checkpoint-1"]
+    assert [step.step for step in heard] == list(range(2, 9))
+    assert [step.step for step in resumed.steps] == list(range(1, 9))
+    assert resumed.adapter == whole.adapter
+    assert resumed.steps == whole.steps
+
+
+def test_time_that_is_up_ends_training_with_what_there_is_and_more_time_goes_on(base: Path, apart: Path) -> None:
+    wanted = work(epochs=2.0)
+
+    short = fine_tune(wanted, base, Limits(minutes=1e-6))
+    long = fine_tune(wanted, base, LIMITS)
+
+    assert (short.stopped, len(short.steps)) == ("time", 1)
+    assert (long.stopped, len(long.steps)) == ("", 8)
+    assert short.steps == long.steps[:1]
+    assert short.adapter.sha256 != long.adapter.sha256
+
+
+def test_a_step_that_is_not_finite_is_not_taken(base: Path) -> None:
+    trained = fine_tune(work(learning_rate=1e30, epochs=8.0), base, LIMITS)
+
+    weights = (find_adapter(trained.adapter) / "adapter_model.safetensors").read_bytes()
+    assert trained.stopped == "nan"
+    assert 0 < len(trained.steps) < 32
+    assert b"NaN" not in msgspec.json.encode(trained)
+    assert _all_finite(weights)
+
+
+def test_training_stops_when_what_was_held_back_is_no_longer_learned(base: Path) -> None:
+    """Replies without rhyme or reason are learned by heart, so the held-back tenth gets worse."""
+    noise = tuple(msgspec.structs.replace(one, reply=str(hash((n, 3)) % 97)) for n, one in enumerate(lessons(40)))
+    settings = Recipe(rank=8, alpha=32.0, batch=4, learning_rate=0.02, epochs=40.0, patience=2)
+
+    trained = fine_tune(Work(base="tiny", material=noise, recipe=settings), base, LIMITS)
+
+    assert trained.stopped == "early"
+    assert len(trained.steps) < trained.steps[-1].steps
+
+
+def test_too_little_memory_is_said_before_anything_is_loaded(base: Path) -> None:
+    with pytest.raises(TrainError, match=r"training needs about 0\.5 GB of memory and 0\.1 GB are allowed; allow more"):
+        fine_tune(work(), base, Limits(minutes=5.0, memory_bytes=100_000_000))
+
+
+def test_preferences_make_the_right_reply_likelier_than_the_wrong_one(base: Path) -> None:
+    pairs = tuple(Preference(messages=one.messages, chosen="yes", rejected="no", case=one.case) for one in lessons(16))
+    settings = Recipe(method="dpo", rank=8, batch=4, learning_rate=0.01, epochs=4.0, patience=0)
+    prompts = [one.messages for one in pairs]
+
+    trained = fine_tune(Work(base="tiny", material=pairs, recipe=settings), base, LIMITS)
+
+    folder = find_adapter(trained.adapter)
+    doubled, replies = [*prompts, *prompts], ["yes"] * 16 + ["no"] * 16
+    tuned = [sum(one.logprobs) for one in read_prompts(folder, base, doubled, replies, 0)]
+    plain = [sum(one.logprobs) for one in read_prompts(None, base, doubled, replies, 0)]
+    gains = [after - before for after, before in zip(tuned, plain, strict=True)]
+    assert trained.steps[0].loss == pytest.approx(math.log(2), abs=0.02)  # the adapter is the base's at first
+    assert fmean(gains[:16]) > fmean(gains[16:]) + 1.0
+
+
+def test_rewards_are_asked_of_the_parent_and_rise(base: Path) -> None:
+    """A reply is worth the share of its characters that are letters."""
+    questions = tuple(Question(messages=one.messages, case=one.case, max_tokens=8) for one in lessons(8))
+    settings = Recipe(method="grpo", rank=8, batch=32, samples=16, learning_rate=0.01, epochs=6.0)
+    asked: list[tuple[str, int]] = []
+
+    def reward(case: str, replies: Sequence[str]) -> list[float]:
+        asked.append((case, len(replies)))
+        return [sum(map(str.isalpha, reply)) / max(1, len(reply)) for reply in replies]
+
+    trained = fine_tune(Work(base="tiny", material=questions, recipe=settings), base, LIMITS, reward=reward)
+
+    assert len(trained.steps) == 24
+    assert {count for _, count in asked} == {16}
+    assert {case for case, _ in asked} == {one.case for one in questions}
+    first, last = (fmean(step.reward or 0.0 for step in some) for some in (trained.steps[:6], trained.steps[-6:]))
+    assert last > first + 0.04
+
+
+def test_an_adapter_can_be_trained_on(base: Path) -> None:
+    first = fine_tune(work(epochs=2.0), base, LIMITS)
+
+    second = fine_tune(Work(base="tiny", material=lessons(16), recipe=work().recipe, start=first.adapter), base, LIMITS)
+
+    assert second.steps[0].loss is not None
+    assert first.steps[0].loss is not None
+    assert second.steps[0].loss < first.steps[0].loss * 0.9
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_no_adapter(base: Path, apart: Path, tmp_path: Path) -> None:
+    """A file may grow to 20 kB here, less than an adapter needs."""
+    (tmp_path / "work.json").write_bytes(msgspec.json.encode(work()))
+    says = """
+        import resource, sys, msgspec
+        from pathlib import Path
+        from gainful.core import TrainError
+        from gainful.train import Limits, Work, fine_tune
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        work = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Work)
+        try:
+            fine_tune(work, sys.argv[2], Limits(minutes=5.0))
+        except TrainError as error:
+            print(error)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(says), tmp_path / "work.json", base],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "cannot be written: " in ran.stdout
+    assert ran.stdout.rstrip().endswith("free some space and ask again")
+    assert not (tmp_path / "adapters").exists()
+    assert fine_tune(work(), base, LIMITS).stopped == ""
+
+
+def test_the_worker_ends_when_its_parent_dies(base: Path, apart: Path, tmp_path: Path) -> None:
+    wanted = work(epochs=2000.0)
+    (tmp_path / "work.json").write_bytes(msgspec.json.encode(wanted))
+    says = textwrap.dedent(KILLED).replace("os.kill(0,", "os.kill(os.getpid(),")
+    parent = subprocess.run([sys.executable, "-c", says, tmp_path / "work.json", base], check=False)
+
+    assert parent.returncode == -signal.SIGKILL
+    assert _gone(str(apart / wanted.id))
+
+
+def test_what_the_trainer_reads_are_greedy_answers_and_the_likelihood_of_replies(base: Path) -> None:
+    trained = fine_tune(work(epochs=8.0), base, LIMITS)
+    folder = find_adapter(trained.adapter)
+    prompts, replies = [one.messages for one in lessons(16)], [one.reply for one in lessons(16)]
+
+    plain = read_prompts(None, base, prompts, replies, max_tokens=8)
+    tuned = read_prompts(folder, base, prompts, replies, max_tokens=8)
+    again = read_prompts(folder, base, prompts, [one.greedy for one in tuned], max_tokens=8)
+
+    assert [len(one.logprobs) for one in tuned] == [len(reply) for reply in replies]
+    gains = [sum(one.logprobs) - sum(other.logprobs) for one, other in zip(tuned, plain, strict=True)]
+    assert fmean(gains) > 1.0
+    assert sum(one.greedy != other.greedy for one, other in zip(tuned, plain, strict=True)) > 8
+    assert [one.greedy for one in again] == [one.greedy for one in tuned]
+    assert {one.behind for one in again} == {0.0}
+    assert all((one.behind == 0.0) == (one.greedy == reply) for one, reply in zip(tuned, replies, strict=True))
+
+
+def _all_finite(safetensors: bytes) -> bool:
+    """Read the float32 numbers of a safetensors file: a length, a JSON header, the data."""
+    import struct
+
+    size = struct.unpack("<Q", safetensors[:8])[0]
+    header = json.loads(safetensors[8 : 8 + size])
+    assert {one["dtype"] for name, one in header.items() if name != "__metadata__"} == {"F32"}
+    numbers = memoryview(safetensors[8 + size :]).cast("f")
+    return all(abs(number) < float("inf") for number in numbers)
+
+
+def _gone(argument: str) -> bool:
+    """Whether within ten seconds no process has *argument* in its command line."""
+    for _ in range(100):
+        if not any(argument in line for line in _command_lines()):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _command_lines() -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield process.read_text()
+        except OSError:
+            continue
