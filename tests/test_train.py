@@ -13,6 +13,7 @@ from gainful.train import (
     Limits,
     Material,
     Preference,
+    Question,
     Reading,
     Recipe,
     Work,
@@ -66,6 +67,16 @@ def test_another_base_than_the_one_that_is_served_is_refused(tmp_path: Path) -> 
 
     with pytest.raises(TrainError, match="where the work names this; train on the file that is served"):
         fine_tune(Work(base="this", material=(LESSON,)), file, Limits())
+
+
+@pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")
+def test_rewards_are_asked_for_in_one_process() -> None:
+    asked = Work(base="b", material=(Question(messages=LESSON.messages, case="c"),), recipe=Recipe(method="grpo"))
+
+    with pytest.raises(TrainError, match="give a reward, made of trusted checks"):
+        fine_tune(asked, "a/base", Limits())
+    with pytest.raises(TrainError, match="leave `launch` out"):
+        fine_tune(asked, "a/base", Limits(launch=("--multi_gpu",)), reward=lambda case, replies: [0.0] * len(replies))
 
 
 @pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")

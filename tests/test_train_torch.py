@@ -2,12 +2,13 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -123,6 +124,39 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
     assert [step.step for step in resumed.steps] == list(range(1, 9))
     assert resumed.adapter == whole.adapter
     assert resumed.steps == whole.steps
+
+
+def test_a_worker_that_is_killed_is_one_sentence(base: Path, apart: Path) -> None:
+    """As a machine does that has no memory left."""
+    wanted = work(epochs=2000.0)
+
+    def kill(step: Progress) -> None:
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            if str(apart / wanted.id) in _read(process):
+                os.kill(int(process.parent.name), signal.SIGKILL)
+
+    with pytest.raises(TrainError, match="the trainer was killed, as a machine without memory does; ask again"):
+        fine_tune(wanted, base, LIMITS, watch=kill)
+
+
+def test_training_can_be_launched_by_accelerate(base: Path) -> None:
+    """In one process: several need several devices."""
+    launch = (
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    )
+
+    trained = fine_tune(work(), base, Limits(minutes=5.0, launch=launch))
+
+    assert len(trained.steps) == 16
+    assert find_adapter(trained.adapter).is_dir()
 
 
 def test_time_that_is_up_ends_training_with_what_there_is_and_more_time_goes_on(base: Path, apart: Path) -> None:
@@ -279,15 +313,14 @@ def _all_finite(safetensors: bytes) -> bool:
 def _gone(argument: str) -> bool:
     """Whether within ten seconds no process has *argument* in its command line."""
     for _ in range(100):
-        if not any(argument in line for line in _command_lines()):
+        if not any(argument in _read(process) for process in Path("/proc").glob("[0-9]*/cmdline")):
             return True
         time.sleep(0.1)
     return False
 
 
-def _command_lines() -> Iterator[str]:
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            yield process.read_text()
-        except OSError:
-            continue
+def _read(cmdline: Path) -> str:
+    try:
+        return cmdline.read_text()
+    except OSError:  # it has ended
+        return ""

@@ -88,10 +88,15 @@ class Sampling(Value, frozen=True):
 
 
 class Limits(Value, frozen=True):
-    """``minutes`` of training, after which it stops with what it has; ``memory_bytes`` it may take."""
+    """``minutes`` of training, after which it stops with what it has; ``memory_bytes`` it may take.
+
+    ``launch``: arguments of ``accelerate launch``, such as ``("--config_file", "fsdp.yaml")``, for training on several
+    devices; empty: one process.
+    """
 
     minutes: float = 30.0
     memory_bytes: int | None = None
+    launch: tuple[str, ...] = ()
 
 
 class Progress(Value, frozen=True, tag="progress"):

@@ -74,7 +74,7 @@ def fine_tune(
     says what replies are worth where the recipe asks for it.  It blocks until training ends.  Raises ``TrainError``,
     ``AdapterNotFound`` for ``work.start``, and whatever *watch* and *reward* raise.
     """
-    _admit(work, str(base), reward)
+    _admit(work, str(base), limits, reward)
     folder = cache_folder() / "training" / work.id
     with _alone(folder):
         known = _finished(folder, limits)
@@ -88,7 +88,7 @@ def fine_tune(
             start=str(find_adapter(work.start)) if work.start else "",
         )
         fitted, peak = None, 0
-        for said in _work(order, folder, reward):
+        for said in _work(order, folder, reward, limits.launch):
             match said:
                 case Progress():
                     watch(said)
@@ -178,7 +178,7 @@ def _need_extra() -> None:
         raise TrainError(absent)
 
 
-def _admit(work: Work, base: str, reward: Reward | None) -> None:
+def _admit(work: Work, base: str, limits: Limits, reward: Reward | None) -> None:
     """Raise ``TrainError`` for a work that cannot be done, before anything is loaded."""
     _need_extra()
     kind = {"sft": "lesson", "dpo": "preference", "grpo": "question"}[work.recipe.method]
@@ -187,6 +187,8 @@ def _admit(work: Work, base: str, reward: Reward | None) -> None:
         raise TrainError(f"there is no {kind} to learn from; sample more replies, or check more of them")
     if kinds != {kind}:
         raise TrainError(f"the recipe {work.recipe.method!r} learns from {kind}s; the material holds {sorted(kinds)}")
+    if work.recipe.method == "grpo" and limits.launch:
+        raise TrainError("the recipe 'grpo' asks for rewards in one process; leave `launch` out, or take sft or dpo")
     if work.recipe.method == "grpo" and reward is None:
         raise TrainError("the recipe 'grpo' asks what replies are worth; give a reward, made of trusted checks")
     if Path(base).is_file() and gguf_digest(Path(base)) != work.base:
@@ -226,14 +228,14 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _work(order: Order, folder: Path, reward: Reward | None = None) -> Iterator[Said]:
+def _work(order: Order, folder: Path, reward: Reward | None = None, launch: Sequence[str] = ()) -> Iterator[Said]:
     """Yield what the worker says while it carries out *order*; raises ``TrainError`` where it fails or dies."""
     _write(folder / "order.json", msgspec.json.encode(order))
     is_local = Path(order.base).exists()
     environment = {**os.environ, **QUIET, **({"HF_HUB_OFFLINE": "1"} if is_local else {})}
     with (folder / "worker.log").open("w") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "gainful.train.worker", str(folder)],
+            [*_python(launch), "-m", "gainful.train.worker", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -263,6 +265,11 @@ def _work(order: Order, folder: Path, reward: Reward | None = None) -> Iterator[
         worker.wait()
         worker.stdin.close()
         worker.stdout.close()
+
+
+def _python(launch: Sequence[str]) -> list[str]:
+    """Return what runs a module: Python, or accelerate's launcher with its arguments."""
+    return [sys.executable, "-m", "accelerate.commands.launch", *launch] if launch else [sys.executable]
 
 
 def _how_it_died(status: int, log: Path) -> str:

@@ -33,15 +33,19 @@ FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|f
 
 
 class Line:
-    """To the parent and back."""
+    """To the parent and back; of several processes that train together the first alone speaks and listens."""
 
-    def __init__(self, out: BinaryIO, answers: Iterator[bytes]) -> None:
+    def __init__(self, out: BinaryIO, answers: Iterator[bytes], *, is_first: bool = True) -> None:
         self._out = out
+        self.is_first = is_first
         self._answers: SimpleQueue[bytes] = SimpleQueue()
-        threading.Thread(target=self._listen, args=(answers,), daemon=True).start()
+        if is_first:
+            threading.Thread(target=self._listen, args=(answers,), daemon=True).start()
 
     def say(self, said: Said) -> None:
         """Send one value."""
+        if not self.is_first:
+            return
         self._out.write(msgspec.json.encode(said) + b"\n")
         self._out.flush()
 
@@ -62,7 +66,8 @@ class Line:
 
 def main(folder: Path) -> int:
     """Carry out the order in *folder*; return the status to end with."""
-    line = Line(os.fdopen(os.dup(1), "wb"), sys.stdin.buffer)
+    is_first = os.environ.get("RANK", "0") == "0"
+    line = Line(os.fdopen(os.dup(1), "wb"), sys.stdin.buffer, is_first=is_first)
     os.dup2(2, 1)
     order = order_from((folder / "order.json").read_bytes())
     try:
@@ -92,7 +97,8 @@ def _carry_out(order: Order, folder: Path, line: Line) -> None:
         from gainful.train.lora import fit
 
         fitted = fit(order, source, reader, folder, line)
-        _finish(order, fitted, folder / "adapter")
+        if line.is_first:
+            _finish(order, fitted, folder / "adapter")
         line.say(fitted)
     elif isinstance(order, Sample):
         from gainful.train.sampling import sample
