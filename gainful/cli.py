@@ -28,6 +28,7 @@ from gainful.cli_keys import keys
 from gainful.cli_serve import serve
 from gainful.core import GainfulError, ReceiptError, Stopped, StoreError, TaskError
 from gainful.dashboard.live import show as show_live
+from gainful.learners.weights import Teaching
 from gainful.loop import session
 from gainful.loop.calibrate import Plan
 from gainful.loop.events import Event, Progress
@@ -128,10 +129,21 @@ def improve(
     seed: SeedOption = 0,
     budget: BudgetOption = None,
     minutes: MinutesOption = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Learn the model's own weights too (extra train).")
+    ] = False,
+    train_minutes: Annotated[float, typer.Option(min=0, help="The most minutes of one training.")] = Teaching().minutes,
+    train_memory: Annotated[float | None, typer.Option(min=0, help="The most memory it may take, in GB.")] = None,
+    train_base: Annotated[
+        str | None, typer.Option(help="The weights of a served model: a folder, or on the hub.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search for a better policy; promote it if it is proven."""
-    _improve(task, model, store or session.default_store(), Settings(seed=seed, budget_calls=budget), minutes, as_json)
+    memory = None if train_memory is None else int(train_memory * 1e9)
+    teaching = Teaching(minutes=train_minutes, memory_bytes=memory, base=train_base) if weights else None
+    settings = Settings(seed=seed, budget_calls=budget, teaching=teaching)
+    _improve(task, model, store or session.default_store(), settings, minutes, as_json)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -221,6 +221,28 @@ class Attempt(Value, frozen=True):
         return next((v for v in self.verdicts if v.score is not None and v.score < 1.0), None)
 
 
+class Rollout(Value, frozen=True):
+    """A case answered several times at random under one policy, each answer judged."""
+
+    case: Case
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def verified(self) -> list[Attempt]:
+        """The attempts whose every known verdict is 1."""
+        return [attempt for attempt in self.attempts if attempt.score == 1.0]
+
+    @property
+    def failed(self) -> list[Attempt]:
+        """The attempts that a check found wrong, in whole or in part."""
+        return [attempt for attempt in self.attempts if attempt.score is not None and attempt.score < 1.0]
+
+    @property
+    def pass_rate(self) -> float:
+        """The share of verified attempts, in [0, 1]; 0 where there are no attempts."""
+        return len(self.verified) / len(self.attempts) if self.attempts else 0.0
+
+
 # --- policies -------------------------------------------------------------------------------------------
 
 
@@ -414,13 +436,15 @@ class Proposal(Value, frozen=True):
 class Evidence(Value, frozen=True):
     """All a learner may look at: dev cases, how the answer looks, and the attempts of the policy it starts from.
 
-    There is no held-out case in here and no way from here to one.
+    ``practice`` are further cases, on which nothing is raced: what is learned by heart there wins nothing.  There is no
+    held-out case in here and no way from here to one.
     """
 
     kind: AnswerKind
     cases: tuple[Case, ...]
     attempts: tuple[Attempt, ...]
     seed: int = 0
+    practice: tuple[Case, ...] = ()
 
     def verified(self) -> list[tuple[Case, Attempt]]:
         """Pairs of case and attempt whose every known verdict is 1, in the order of ``cases``."""
@@ -535,8 +559,11 @@ class Learner(Protocol):
     @property
     def name(self) -> str: ...
 
-    def propose(self, head: Policy, evidence: Evidence) -> Sequence[Proposal]:
-        """Return policies worth trying next, each differing from *head*; the order is the order of trying."""
+    def propose(self, head: Policy, evidence: Evidence) -> Sequence[Proposal] | Coroutine[Any, Any, Sequence[Proposal]]:
+        """Return policies worth trying next, each differing from *head*; the order is the order of trying.
+
+        A learner that asks a model or trains one is ``async``: others are served while it works.
+        """
         ...
 
 
@@ -673,6 +700,10 @@ class ReceiptError(GainfulError):
 
 class CalibrationError(GainfulError):
     """Nothing can be calibrated: no verdict is known beyond doubt, or a package is missing."""
+
+
+class TrainError(GainfulError):
+    """Weights that cannot be trained: a package, memory or disk that is missing, nothing to learn from, another base."""
 
 
 class ServeError(GainfulError):

@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
-from gainful.core import Case, Demo, Format, Policy, Proposal, Refine, Usage, Value, Vote
+from gainful.core import Adapter, Case, Demo, Format, Policy, Proposal, Refine, Usage, Value, Vote
+from gainful.learners.lessons import Counts
+from gainful.learners.weights import Taught, Vetting
 from gainful.loop.events import (
     Baseline,
     Contribution,
@@ -30,6 +32,7 @@ from gainful.loop.events import (
     Unconfirmed,
 )
 from gainful.report.html import ReceiptSummary
+from gainful.train import Progress, Trained
 
 CHAMPION = Policy(instructions="Answer with a call of one of the functions.")
 SCHEMA = Policy(instructions=CHAMPION.instructions, format=Format(shape="schema"))
@@ -376,7 +379,31 @@ def unconfirmed() -> list[Event]:
     ]
 
 
+def taught(refused: str = "") -> Taught:
+    """A training of weights, as the loop writes it down."""
+    counts = Counts(cases=200, sampled=1600, verified=312, solved_cases=141, chosen=260, usual_share=0.55, copied=3)
+    steps = tuple(Progress(step=n, steps=40, loss=3.0 / n, reward=None, tokens=400 * n) for n in range(1, 41))
+    adapter = Adapter(sha256="5e" * 32, base="b" * 64, rank=16, alpha=32.0, gguf="6f" * 32)
+    return Taught(
+        learner="weights",
+        method="rejection",
+        counts=counts,
+        material=260,
+        trained=Trained("w" * 64, adapter, steps, 184.2, 1_900_000_000, 16_000, "early"),
+        vetting=Vetting(200, 0.985, 0.031, 0.62, -0.012, -0.048, refused),
+        refused=refused,
+    )
+
+
+def trained() -> list[Event]:
+    """Two trainings, the first of which may not race."""
+    none = Taught("weights", "preferences", taught().counts, 3, refused="3 pairs of 20 that are needed")
+    start = promoted()
+    return [*start[:3], none, taught("it answers every prompt as its base does"), taught(), *start[3:]]
+
+
 RUNS = {
+    "trained": trained(),
     "promoted": promoted(),
     "not promoted": not_promoted(),
     "graded": graded(),

@@ -272,3 +272,20 @@ def test_the_digest_of_a_format_is_a_promise() -> None:
     assert digest(Policy(format=ARGUMENTS, strategy=Vote(samples=3))) == digest(
         {"format": {"shape": "arguments"}, "strategy": {"type": "vote", "samples": 3}}
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [('{"answer":" 23 "}', "23"), ('{"answer":""}', None), ("It is 23.", "It is 23.")]
+)
+def test_a_boxed_text_is_what_stands_in_the_box(text: str, value: str | None) -> None:
+    assert extract(Text(), says(text), case(3), Format("schema")) == value
+
+
+def test_a_text_is_boxed_by_schema_and_its_demos_are_boxed_alike() -> None:
+    policy = Policy(demos=(Demo(case=case(9), value="23"),), format=Format("schema"))
+
+    body = request(policy, case(3), Text())
+
+    schema = body["response_format"]["json_schema"]["schema"]
+    assert schema["properties"] == {"answer": {"type": "string"}}
+    assert '\nReply: {"answer":"23"}' in body["messages"][0]["content"]

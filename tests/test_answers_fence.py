@@ -22,7 +22,7 @@ def asked(words: str, description: str = "") -> Case:
 @given(st.lists(st.tuples(WORDS, WORDS, WORDS), max_size=3), st.booleans())
 def test_no_line_of_a_demo_begins_where_the_policys_do(told: list[tuple[str, str, str]], signatures: bool) -> None:
     demos = tuple(Demo(case=asked(words, description), value=value) for words, description, value in told)
-    policy = Policy(instructions="Do well.", demos=demos, format=Format(shape="schema", signatures=signatures))
+    policy = Policy(instructions="Do well.", demos=demos, format=Format(signatures=signatures))
 
     system = request(policy, ASKED, Text())["messages"][0]["content"]
 

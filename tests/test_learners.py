@@ -55,10 +55,11 @@ def test_formats_are_one_step_away_from_the_head() -> None:
     assert Format() in found
 
 
-def test_a_free_text_answer_has_no_other_format() -> None:
+def test_a_free_text_answer_may_be_boxed_and_unboxed_again() -> None:
     seen = Evidence(kind=Text(), cases=(case(1),), attempts=())
 
-    assert list(Formats().propose(Policy(), seen)) == []
+    assert [p.policy.format for p in Formats().propose(Policy(), seen)] == [Format(shape="schema")]
+    assert Format() in [p.policy.format for p in Formats().propose(Policy(format=Format(shape="schema")), seen)]
 
 
 def test_demos_are_verified_answers_only_and_carry_no_target() -> None:

@@ -307,3 +307,15 @@ def test_an_adapter_is_told_in_words() -> None:
     lines = diff(CHAMPION, msgspec.structs.replace(CHAMPION, adapter=adapter))
 
     assert [line.text for line in lines if line.kind == "add"] == ['+  "adapter": "adapter 1a2b3c4d, rank 16",']
+
+
+def test_a_training_shows_what_it_learned_from_what_it_took_and_its_loss() -> None:
+    shown = page(RUNS["trained"])
+
+    assert "1,600 answers to 200 practice cases; 312 passed the checks, 141 cases at least once" in shown.text
+    assert "260 by rejection (one answer makes up 55 % of them, 3 repeat a demo's answer)" in shown.text
+    assert "40 steps until the held-back part got worse, loss 3 to 0.075" in shown.text
+    assert "agree on 98.5 % of 200 prompts" in shown.text
+    assert "May not race: it answers every prompt as its base does." in shown.text
+    assert shown.text.count("After 40 steps: loss 0.075.") == 0  # in words for who cannot see the plot, not in the text
+    assert render(RUNS["trained"], "Report", None).count("After 40 steps: loss 0.075.") == 2

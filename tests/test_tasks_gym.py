@@ -87,3 +87,24 @@ def test_without_the_package_one_line_says_how_to_get_it(monkeypatch: pytest.Mon
     with pytest.raises(TaskError, match=r"reasoning-gym is not installed; run `pip install 'gainful\[gym\]'`"):
         tasks.load(SUMS)
     assert checks.from_spec({"kind": "gym", "dataset": "chain_sum"}).trusted
+
+
+def test_practice_shares_no_case_with_dev_or_any_confirmation_and_easy_cases_fall_to_both() -> None:
+    """Sums of two digits: 100 questions with one seed's order; half of them are for practice whatever is drawn."""
+    small = "reasoning-gym:chain_sum?min_terms=2&max_terms=2&max_digits=1&size=20"
+
+    task, more = tasks.load(f"{small}&practice=25"), tasks.load(f"{small}&practice=30")
+
+    held_out = task.holdout.open("0" * 64, 15, 0)
+    sides = [{content(case) for case in cases} for cases in (task.dev, held_out, task.practice)]
+    assert [len(side) for side in sides] == [20, 15, 25]
+    assert len(set.union(*sides)) == 60
+    assert (task.dev, held_out) == (more.dev, more.holdout.open("0" * 64, 15, 0))
+    assert task.holdout.digest == more.holdout.digest
+
+
+def test_without_practice_a_task_has_the_cases_it_always_had() -> None:
+    task = tasks.load("reasoning-gym:chain_sum?size=5")
+
+    assert task.practice == ()
+    assert "practice" not in task.spec

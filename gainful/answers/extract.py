@@ -46,7 +46,8 @@ def _find(kind: AnswerKind, message: JsonObject, case: Case, form: Format) -> An
     text = message_text(message).strip()
     match kind:
         case Text():
-            return text or None
+            boxed = _boxed(text, form)
+            return (text if boxed is None else str(boxed).strip()) or None
         case ToolCall():
             return _native_call(message) or _call_in(text, case, form)
         case Json():

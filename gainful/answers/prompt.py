@@ -51,7 +51,7 @@ def request(policy: Policy, case: Case, kind: AnswerKind) -> JsonObject:
     turns = list(case.messages)
     theirs = message_text(turns.pop(0)) if turns and turns[0].get("role") == "system" else ""
     parts = [policy.instructions, _wording(kind, form), theirs]
-    parts += [_example(demo, form) for demo in policy.demos if demo.case.id != case.id]
+    parts += [_example(demo, kind, form) for demo in policy.demos if demo.case.id != case.id]
     if case.tools and form.shape != "native":
         parts.append(_tools_text(case, form))
     system = "\n\n".join(filter(None, parts))
@@ -82,7 +82,7 @@ def answer_schema(kind: AnswerKind, case: Case, form: Format) -> JsonObject | No
         case Number():
             schema = _object({"answer": {"type": "number"}})
         case Text():
-            return None
+            schema = _object({"answer": {"type": "string"}})
     if form.think:
         thought = {"type": "string", "maxLength": THOUGHT_CHARACTERS}
         return _object({"thought": thought, **schema["properties"]}, ["thought", *schema["required"]])
@@ -147,12 +147,16 @@ def _wording(kind: AnswerKind, form: Format) -> str:
             return "Reply with one of these labels and nothing else: " + ", ".join(labels) + "."
         case Number():
             return "End your reply with the number."
-        case Text():
+        case Text() if form.shape == "free":
             return ""
+        case Text():
+            return 'Reply with one JSON object {"answer": ...} and nothing else.'
 
 
-def _example(demo: Demo, form: Format) -> str:
+def _example(demo: Demo, kind: AnswerKind, form: Format) -> str:
     value = _in_order(demo)
+    if isinstance(kind, Text) and form.shape != "free":
+        value = {"answer": value}
     if form.shape == "arguments" and len(demo.case.tools) == 1 and isinstance(value, Mapping):
         value = value.get("arguments")
     tools = [_tools_text(demo.case, form)] if demo.case.tools else []

@@ -21,6 +21,7 @@ from gainful.core import (
     Number,
     Policy,
     Reply,
+    Text,
     ToolCall,
     Value,
     digest,
@@ -112,7 +113,7 @@ def present(shaped: Shaped, kind: AnswerKind, answer: Answer, message: JsonObjec
     match kind:
         case ToolCall() if isinstance(answer.value, Mapping):
             return {"role": "assistant", "content": None, "tool_calls": [_call(answer.value)]}
-        case Choice() | Number() if answer.value is not None:
+        case Choice() | Number() | Text() if answer.value is not None:
             return {"role": "assistant", "content": str(answer.value)}
         case Json() if answer.value is not None:
             return {"role": "assistant", "content": compact(answer.value)}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gainful.answers.answer import Asking, Outcome, answer, judge_by
+from gainful.answers.prompt import request
 from gainful.core import (
     Answer,
     AnswerKind,
@@ -24,6 +25,7 @@ from gainful.core import (
     Model,
     Policy,
     RequestRefused,
+    Rollout,
     Usage,
     judge,
     lowest,
@@ -48,6 +50,45 @@ class Engine:
             outcome = await answer(Asking(case, policy, self.model, self.kind), judge_by(self.consult))
         except RequestRefused:
             outcome = Outcome(answer=Answer(text=""), calls=(), usage=Usage())
+        return self._judged(case, policy, checks, outcome)
+
+    async def attempts(
+        self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check]
+    ) -> AsyncGenerator[Attempt, None]:
+        """Yield one attempt a case, in order."""
+        works = (self.attempt(case, policy, checks) for case in cases)
+        async with contextlib.aclosing(in_order(works, WINDOW * self.model.concurrency)) as attempts:
+            async for attempt in attempts:
+                yield attempt
+
+    async def rollouts(
+        self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check], samples: int, temperature: float
+    ) -> AsyncGenerator[Rollout, None]:
+        """Yield each case with *samples* answers drawn at *temperature*, in the order of the cases.
+
+        The policy's strategy is left out: each answer is one reply of the model.  A case that the model refuses has no
+        attempts.
+        """
+        works = (self._rollout(case, policy, checks, samples, temperature) for case in cases)
+        async with contextlib.aclosing(in_order(works, WINDOW * self.model.concurrency)) as found:
+            async for rollout in found:
+                yield rollout
+
+    async def _rollout(
+        self, case: Case, policy: Policy, checks: Sequence[Check], samples: int, temperature: float
+    ) -> Rollout:
+        body = {**request(policy, case, self.kind), "temperature": temperature}
+        attempts = []
+        for sample in range(samples):
+            asking = Asking(case, policy, self.model, self.kind, body)
+            try:
+                _, found = await asking.ask(body, sample)
+            except RequestRefused:
+                break
+            attempts.append(self._judged(case, policy, checks, asking.outcome(found)))
+        return Rollout(case=case, attempts=tuple(attempts))
+
+    def _judged(self, case: Case, policy: Policy, checks: Sequence[Check], outcome: Outcome) -> Attempt:
         verdicts = judge(checks, case, outcome.answer)
         return Attempt(
             case=case.id,
@@ -58,15 +99,6 @@ class Engine:
             calls=outcome.calls,
             usage=outcome.usage,
         )
-
-    async def attempts(
-        self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check]
-    ) -> AsyncGenerator[Attempt, None]:
-        """Yield one attempt a case, in order."""
-        works = (self.attempt(case, policy, checks) for case in cases)
-        async with contextlib.aclosing(in_order(works, WINDOW * self.model.concurrency)) as attempts:
-            async for attempt in attempts:
-                yield attempt
 
 
 async def in_order(works: Iterable[Coroutine[Any, Any, T]], window: int) -> AsyncGenerator[T, None]:

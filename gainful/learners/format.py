@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from gainful.core import AnswerKind, Choice, Evidence, Format, Json, Number, Policy, Proposal, ToolCall
+from gainful.core import AnswerKind, Evidence, Format, Policy, Proposal, ToolCall
 
 CONSTRAINED = ("schema", "arguments")
 
@@ -33,11 +33,10 @@ class Formats:
 
 def _neighbours(form: Format, kind: AnswerKind, *, one_tool: bool) -> Iterator[tuple[Format, str]]:
     is_call = isinstance(kind, ToolCall)
-    if isinstance(kind, Json | Choice | Number | ToolCall):
-        if form.shape != "schema":
-            yield replace(form, shape="schema"), "constrain decoding to the answer's JSON schema"
-        if is_call and one_tool and form.shape != "arguments":
-            yield replace(form, shape="arguments"), "generate only the arguments, constrained to the function's schema"
+    if form.shape != "schema":
+        yield replace(form, shape="schema"), "constrain decoding to the answer's JSON schema"
+    if is_call and one_tool and form.shape != "arguments":
+        yield replace(form, shape="arguments"), "generate only the arguments, constrained to the function's schema"
     if is_call and form.shape != "native":
         yield Format(shape="native"), "pass the tools in the request's own field"
     if form.shape != "free":

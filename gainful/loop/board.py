@@ -28,6 +28,7 @@ class Board:
         self._seed = seed = run.settings.seed
         self._attempts: dict[str, list[Attempt]] = {}
         self.cases = tuple(sorted(run.task.dev, key=lambda c: hashlib.sha256(f"{seed} {c.id}".encode()).digest()))
+        self._raced = run.settings.halving.rungs[-1]
 
     @property
     def usage(self) -> Usage:
@@ -64,7 +65,9 @@ class Board:
         attempts = self.answered(policy)
         shown = {case.id: case for case in self._task.shown}
         cases = tuple(shown[case.id] for case in self.cases[: len(attempts)])
-        return Evidence(kind=self._task.kind, cases=cases, attempts=tuple(attempts), seed=self._seed)
+        left = tuple(shown[case.id] for case in self.cases[self._raced :])
+        practice = (*left, *self._task.practice_shown)
+        return Evidence(self._task.kind, cases, tuple(attempts), self._seed, practice)
 
     def true_gain(self, challenger: Policy, head: Policy) -> float | None:
         """Return the mean paired difference by the proof checks, from stored answers alone; no model is asked.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from gainful.core import Policy, Proposal, Usage, Value
+from gainful.learners.weights import Taught
 
 
 class Interval(Value, frozen=True):
@@ -209,7 +210,7 @@ class Finished(Value, frozen=True, tag="finished"):
 
 
 Event: TypeAlias = (
-    Started | Power | Baseline | Proposed | Rung | Head | Unconfirmed | Opened | Looked | Decided | Finished
+    Started | Power | Baseline | Taught | Proposed | Rung | Head | Unconfirmed | Opened | Looked | Decided | Finished
 )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from gainful.core import CalibrationError, Learner, Policy, Usage
 from gainful.learners import LEARNERS
+from gainful.learners.weights import Weights
 from gainful.loop.board import Board
 from gainful.loop.calibrate import Bench, refresh_detector
 from gainful.loop.confirm import Plan, confirm
@@ -19,6 +20,7 @@ from gainful.loop.events import Finished, Unconfirmed
 from gainful.loop.prospects import affordable, announce, too_dear, too_small
 from gainful.loop.run import Run
 from gainful.loop.search import Search
+from gainful.loop.workshop import Workshop
 
 log = logging.getLogger("gainful.loop")
 
@@ -26,6 +28,8 @@ log = logging.getLogger("gainful.loop")
 async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
     """Run to the end and return its last record."""
     hopeless = announce(run)
+    if run.trainer is not None and run.settings.teaching is not None:
+        learners = (*learners, Weights(Workshop(run, run.trainer), run.settings.teaching))
     board = Board(run)
     search = Search(run, board, learners)
     head = await search.run()

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from gainful.core import Attempt, Case, Check, Model, Policy, Value
 from gainful.engine.local import Engine
+from gainful.learners.weights import Teaching
 from gainful.loop.attempts import kept_attempts
 from gainful.loop.journal import Journal
+from gainful.loop.trainer import Trainer
 from gainful.store import Lease, Store
 from gainful.tasks.task import Task
 
@@ -27,7 +29,8 @@ class Settings(Value, frozen=True):
     ``alpha`` bounds the chance of any false promotion over the life of a hold-out.  A head is sent to its
     confirmation once its dev gain over the champion is ``least_gain``, and ``gain_step`` more for each
     confirmation that failed since the last promotion.  ``fresh_cases`` caps a confirmation on a task that makes
-    new cases.  ``budget_calls`` caps the model calls of the run, repeated ones included; ``None``: no cap.
+    new cases.  ``budget_calls`` caps the model calls of the run, repeated ones included; ``None``: no cap.  ``teaching``
+    says how the model's own weights are learned; ``None``: they are not.
     """
 
     seed: int = 0
@@ -38,6 +41,7 @@ class Settings(Value, frozen=True):
     gain_step: float = 0.02
     fresh_cases: int = 400
     budget_calls: int | None = None
+    teaching: Teaching | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Run:
 
     ``model`` remembers its calls; ``model_spec`` connects to it again.  What is proven comes into service only where
     the run ``installs``; where it does not, somebody else lets it in step by step.  ``lease`` is the right to write to
-    the ledger, where one is needed.
+    the ledger, where one is needed.  ``trainer`` trains where the settings say so.
     """
 
     task: Task
@@ -61,6 +65,7 @@ class Run:
     signing_key: Path
     installs: bool = True
     lease: Lease | None = None
+    trainer: Trainer | None = None
 
     @property
     def engine(self) -> Engine:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
-from gainful.core import Learner, LearnerError, Policy, Proposal, TaskError
+from gainful.core import GainfulError, Learner, LearnerError, Policy, Proposal, TaskError
 from gainful.loop.board import Board, error_groups, score
 from gainful.loop.events import Baseline, Contribution, Head, Standing
 from gainful.loop.race import Runner, leads, race
@@ -25,7 +25,7 @@ class Search:
         settings = self._run.settings
         await self._baseline()
         for number in range(1, settings.rounds + 1):
-            runners = self._runners()
+            runners = await self._runners()
             if not runners or not self.board.affords([r.proposal.policy for r in runners], settings.halving.rungs[0]):
                 break
             best = await race(self.head, runners, self.board, self._run.journal, number, settings.halving)
@@ -80,13 +80,13 @@ class Search:
             )
         )
 
-    def _runners(self) -> list[Runner]:
+    async def _runners(self) -> list[Runner]:
         """Ask every learner; leave out what was raced before, and a change that lost in an earlier round."""
         seen = {runner.proposal.policy.id for runner, _ in self._raced} | {self.head.id}
         lost = {(r.proposal.learner, r.proposal.change) for r, _ in self._raced if r.label not in self._taken}
         runners: list[Runner] = []
         for learner in self.learners:
-            for proposal in _propose(learner, self.head, self.board):
+            for proposal in await _propose(learner, self.head, self.board):
                 if proposal.policy.id not in seen and (proposal.learner, proposal.change) not in lost:
                     seen.add(proposal.policy.id)
                     runners.append(Runner(label=f"c{len(self._raced) + len(runners) + 1}", proposal=proposal))
@@ -114,10 +114,13 @@ class Search:
         )
 
 
-def _propose(learner: Learner, head: Policy, board: Board) -> Sequence[Proposal]:
+async def _propose(learner: Learner, head: Policy, board: Board) -> Sequence[Proposal]:
     """Ask one learner: the one boundary between us and a user's learner."""
     try:
-        proposals = list(learner.propose(head, board.evidence(head)))
+        found = learner.propose(head, board.evidence(head))
+        proposals = list(await found if isinstance(found, Coroutine) else found)
+    except GainfulError:
+        raise  # of the house the learner works in, and said in our words
     except (Exception, SystemExit) as error:  # the learner is not ours: name it, whatever it raised
         raise LearnerError(
             f"learner {learner.name!r} raised {type(error).__name__}: {error}; leave it out or mend it"

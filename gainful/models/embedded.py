@@ -68,6 +68,11 @@ class EmbeddedModel:
         self._held: OrderedDict[str, bool] = OrderedDict()  # grammar → whether the engine holds to it, oldest first
 
     @property
+    def file(self) -> Path:
+        """The GGUF file."""
+        return self._path
+
+    @property
     def identity(self) -> JsonObject:
         """Engine, its version, and the SHA-256 of the file."""
         return {"engine": "xllamacpp", "version": version("xllamacpp"), "gguf_sha256": gguf_digest(self._path)}

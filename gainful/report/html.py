@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from gainful.core import Demo, JsonObject, Policy, Value, message_text
 from gainful.loop.events import Contribution, ErrorGroup, Event, Standing
-from gainful.report import plots, words
+from gainful.report import plots, training, words
 from gainful.report.story import Round, Story, tell
 
 
@@ -98,6 +98,7 @@ def render(events: Sequence[Event], title: str, receipt: ReceiptSummary | None) 
             receipt=receipt,
             receipt_path=_receipt_path(story, receipt),
             candidates=list(_candidates(story.rounds)),
+            trainings=[(training.facts(taught), plots.training(taught)) for taught in story.trainings],
             races=[(round, plots.race(round)) for round in story.rounds],
             proofs=[(shown, plots.confirmation(shown)) for shown in story.confirmations],
             errors=list(_errors(story)),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from gainful.learners.weights import Taught
 from gainful.loop.events import ErrorGroup
 from gainful.report import words
 from gainful.report.story import Confirmation, Round
@@ -139,6 +140,34 @@ def confirmation(shown: Confirmation) -> Plot | None:
         lines=_apart(lines),
         summary=f"After {words.count(last.n, 'held-out case')}, {what}: {last.statistic:,.4g}; "
         + (f"{last.boundary:,.4g} promotes." if last.boundary is not None else "no number could promote yet."),
+    )
+
+
+def training(taught: Taught) -> Plot | None:
+    """Draw the loss step by step, and the mean reward where there is one; ``None`` before the first step."""
+    steps = taught.trained.steps if taught.trained is not None else ()
+    series = {
+        "loss": [(step.step, step.loss) for step in steps if step.loss is not None],
+        "reward": [(step.step, step.reward) for step in steps if step.reward is not None],
+    }
+    values = [value for points in series.values() for _, value in points]
+    if not values:
+        return None
+    x, marks = Scale(0, steps[-1].steps), _nice(min(0.0, *values), max(values))
+    y = Scale(marks[0], marks[-1])
+    lines = []
+    for name, points in series.items():
+        if points:
+            drawn = tuple((x.at(n), 100 - y.at(value)) for n, value in points)
+            lines.append(Line(drawn, "seen" if name == "loss" else "kept", name, drawn[-1][1]))
+    last = ", ".join(f"{name} {points[-1][1]:.3g}" for name, points in series.items() if points)
+    return Plot(
+        x_label="steps",
+        y_label=" and ".join(name for name, points in series.items() if points),
+        x_ticks=tuple(Tick(x.at(n), f"{n:,}") for n in dict.fromkeys([0, steps[-1].steps])),
+        y_ticks=tuple(Tick(100 - y.at(mark), f"{mark:,.10g}") for mark in marks),
+        lines=_apart(lines),
+        summary=f"After {words.count(steps[-1].step, 'step')}: {last}.",
     )
 
 

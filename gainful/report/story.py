@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gainful.core import Policy
+from gainful.learners.weights import Taught
 from gainful.loop.events import (
     Baseline,
     Decided,
@@ -73,6 +74,7 @@ class Story:
     started: Started | None = None
     power: Power | None = None
     baseline: Baseline | None = None
+    trainings: list[Taught] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
     confirmations: list[Confirmation] = field(default_factory=list)
     unconfirmed: Unconfirmed | None = None
@@ -118,6 +120,8 @@ def tell(events: Iterable[Event]) -> Story:
                 story.baseline = event
             case Proposed() | Rung() | Head():
                 _search(story, event)
+            case Taught():
+                story.trainings.append(event)
             case Opened():
                 story.confirmations.append(Confirmation(event))
             case Looked() | Decided():

@@ -19,6 +19,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from gainful.learners.weights import Taught
 from gainful.loop.events import (
     Baseline,
     Decided,
@@ -35,7 +36,7 @@ from gainful.loop.events import (
     Started,
     Unconfirmed,
 )
-from gainful.report import words
+from gainful.report import training, words
 from gainful.report.progress import Bar
 
 WIDTH = 96  # columns; longer lines are hard to read
@@ -75,6 +76,8 @@ class Terminal:
                 self._power(event)
             case Baseline():
                 self._baseline(event)
+            case Taught():
+                self._taught(event)
             case Proposed():
                 self._proposed(event)
             case Rung():
@@ -153,6 +156,10 @@ class Terminal:
                 self._quote("check says", example.feedback)
 
     # --- the search -----------------------------------------------------------------------------------
+
+    def _taught(self, event: Taught) -> None:
+        self._title("A training of the model's own weights")
+        self._facts(*training.facts(event))
 
     def _proposed(self, event: Proposed) -> None:
         if event.round != self._round:

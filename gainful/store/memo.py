@@ -8,6 +8,7 @@ run is resumed; identical calls made together become one; an error is never stor
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 
@@ -69,6 +70,12 @@ class MemoModel:
     def identity(self) -> JsonObject:
         """The model's identity."""
         return self._model.identity
+
+    @property
+    def file(self) -> Path | None:
+        """Where the model's weights lie, ``None`` where they are not on this machine."""
+        file: Path | None = getattr(self._model, "file", None)
+        return file
 
     @property
     def concurrency(self) -> int:

@@ -18,7 +18,8 @@ from gainful.tasks.holdout import Holdout
 from gainful.tasks.split import content
 from gainful.tasks.task import Task
 
-DEV_SIZE = 200  # dev cases where the name gives no ``size``
+USUAL = {"size": 200, "seed": 0, "practice": 0}  # dev cases, which ones, and further ones, where the name is silent
+PRACTICE = "practice"
 BLOCK = 2000  # the most new cases a confirmation can have; each has a block of its own, so that none comes twice
 PATIENCE = 10  # draws a wanted case before a generator counts as exhausted
 
@@ -26,22 +27,28 @@ PATIENCE = 10  # draws a wanted case before a generator counts as exhausted
 def load(reference: str) -> Task:
     """Return the task ``DATASET?parameter=value&...``, values as Python literals (else texts).
 
-    ``size`` is the number of dev cases and ``seed`` picks other cases; all else goes to the dataset.  Raises
+    ``size`` is the number of dev cases, ``practice`` that of further ones to train on (0 unless given), and ``seed``
+    picks other cases; all else goes to the dataset.  Where there is practice, the digest of a question says whether it
+    is for practice or for dev and confirmations: so the dataset's easy questions, of which there are few, fall to both
+    sides alike, whichever is drawn first.  Raises
     ``TaskError`` for an unknown dataset or parameter, a value it does not take, a dataset whose scorer does not
     accept its own answer once that was stored as JSON, and one that makes too few different cases.
     """
     dataset, _, query = reference.partition("?")
     parameters = {name: _literal(value) for name, value in parse_qsl(query, keep_blank_values=True)}
-    size, seed = parameters.pop("size", DEV_SIZE), parameters.pop("seed", 0)
-    if not (isinstance(size, int) and isinstance(seed, int) and size > 0):
+    size, seed, practice = (parameters.pop(name, usual) for name, usual in USUAL.items())
+    if not all(isinstance(number, int) for number in (size, seed, practice)) or size < 1 or practice < 0:
         raise TaskError(
-            f"reasoning-gym has no task of size {size!r} and seed {seed!r}; give whole numbers, size from 1"
+            f"reasoning-gym has no task of size {size!r}, practice {practice!r} and seed {seed!r}; "
+            "give whole numbers, size from 1"
         )
     check = Gym(dataset, parameters)
-    cases = _Cases({"dataset": dataset, "parameters": parameters, "seed": seed})
-    dev = cases.take(size, "dev")
-    if len(dev) < size:
-        raise TaskError(f"reasoning-gym's {dataset} with {parameters!r} makes only {len(dev)} cases; ask for less")
+    source = {"dataset": dataset, "parameters": parameters, "seed": seed}
+    cases = _Cases({**source, "practice": True} if practice else source)
+    dev, trained_on = cases.take(size, "dev"), cases.take(practice, PRACTICE) if practice else ()
+    for wanted, made in ((size, dev), (practice, trained_on)):
+        if len(made) < wanted:
+            raise TaskError(f"reasoning-gym's {dataset} with {parameters!r} makes only {len(made)} cases; ask for less")
     _try_scorer(check, dev[0])
     source = {**cases.source, "version": version("reasoning-gym")}
     return Task(
@@ -52,6 +59,7 @@ def load(reference: str) -> Task:
         checks=(check,),
         proof=(check,),
         baseline=Policy(max_tokens=128),
+        practice=trained_on,
         spec={
             "name": f"reasoning-gym:{reference}",
             **source,
@@ -77,12 +85,17 @@ class _Cases:
         taken: list[Case] = []
         for number in range(PATIENCE * count):
             case = _case(drawn[number], f"{part} {len(taken)}")
-            if content(case) not in self._given:
-                self._given.add(content(case))
+            name = content(case)
+            if name not in self._given and self._is_of(part, name):
+                self._given.add(name)
                 taken.append(case)
                 if len(taken) == count:
                     break
         return tuple(taken)
+
+    def _is_of(self, part: str, name: str) -> bool:
+        """Say whether the case called *name* may be in *part*: half of all cases are for practice, if there is any."""
+        return "practice" not in self.source or (part == PRACTICE) == (int(name[:8], 16) % 2 == 0)
 
     def draw(self, count: int, confirmation: int) -> tuple[Case, ...]:
         """Return the first cases of the confirmation's block."""

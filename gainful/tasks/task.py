@@ -28,7 +28,8 @@ class Task:
     ``checks`` are those that learning may use on ``dev``; ``proof`` are those of the confirmation on ``holdout``.
     ``spec`` says where all of it came from, enough to load the task again: ``spec["load"]`` is what ``load`` takes.
     ``serving`` says how callers are served, ``improving`` how it gets better meanwhile; no gain depends on either.
-    ``split`` also divides the cases that traffic brings.
+    ``split`` also divides the cases that traffic brings.  ``practice`` are cases that learners may train on and nothing
+    is raced on; dev cases that no race uses serve as well.
     Raises ``TaskError`` where there is no name, no dev case or no check to learn from.
     """
 
@@ -43,6 +44,7 @@ class Task:
     serving: Serving = AS_USUAL
     improving: Improving = BY_ITSELF
     split: Split = DEFAULT
+    practice: tuple[Case, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -78,9 +80,17 @@ class Task:
     @cached_property
     def shown(self) -> tuple[Case, ...]:
         """The dev cases as learners may see them: without targets, unless a check for learning reads targets."""
+        return self._shown(self.dev)
+
+    @cached_property
+    def practice_shown(self) -> tuple[Case, ...]:
+        """The practice cases as learners may see them."""
+        return self._shown(self.practice)
+
+    def _shown(self, cases: tuple[Case, ...]) -> tuple[Case, ...]:
         if any(check.needs_target for check in self.checks):
-            return self.dev
-        return tuple(msgspec.structs.replace(case, target=None) for case in self.dev)
+            return cases
+        return tuple(msgspec.structs.replace(case, target=None) for case in cases)
 
 
 def make_task(

@@ -1,0 +1,202 @@
+"""Propose the model's own weights, changed a little by training on its own verified answers.
+
+The head answers practice cases many times at random; what the checks pass is chosen (``lessons``), trained on in
+another process (``gainful.train``), and comes back as an adapter on the head's policy.  Then it races like any other
+proposal: that a loss fell is no evidence of anything.
+
+The student is asked with a short prompt: the head's without its demos.  So one training does two things at once, it
+learns from what was verified and it takes in what the long prompt said (context distillation, Snell et al. 2022,
+arXiv 2209.15189).  With ``prompt="own"`` it keeps the head's prompt.
+
+An adapter that the server answers otherwise with than the trainer does, that changes nothing, or that does harm to
+unrelated prompts is not proposed.  Whatever came of it is told to the workshop, which keeps it for the report.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from msgspec.structs import replace
+
+from gainful.answers.prompt import request
+from gainful.core import Attempt, Case, Evidence, JsonObject, Once, Policy, Proposal, Rollout, Value
+from gainful.learners.lessons import Choosing, Counts, choose, count, pairs
+from gainful.train import Lesson, Material, Preference, Question, Recipe, Trained, Work
+
+Method: TypeAlias = Literal["rejection", "preferences", "rewards"]
+
+RECIPES: dict[Method, Recipe] = {
+    "rejection": Recipe(method="sft"),
+    "preferences": Recipe(method="dpo", learning_rate=5e-5, epochs=1.0),
+    "rewards": Recipe(method="grpo", learning_rate=1e-4, epochs=1.0),
+}
+WORDS: dict[Method, str] = {
+    "rejection": "trained on {n} own verified answers",
+    "preferences": "trained on {n} pairs of own right and wrong answers",
+    "rewards": "trained on {n} questions with the checks as reward",
+}
+
+
+class Teaching(Value, frozen=True):
+    """How weights are learned: part of a run's settings, so of its name.
+
+    ``methods`` are tried in this order, one proposal each.  ``cases`` of practice are answered ``samples`` times at
+    ``temperature``.  ``least`` lessons or pairs are needed to begin.  ``start``: whether a head that has an adapter is
+    trained on from there, or its lessons begin from the base again.  Training ends after ``minutes`` with what it has,
+    and does not begin where it needs more than ``memory_bytes`` (``None``: than there is).  ``base`` names the weights
+    of a model that a server serves: a folder, or a model on the hub.  ``shuffled`` gives every lesson another one's
+    reply, a control that shows what format alone is worth.
+    """
+
+    methods: tuple[Method, ...] = ("rejection",)
+    prompt: Literal["short", "own"] = "short"
+    cases: int = 200
+    samples: int = 8
+    temperature: float = 1.0
+    least: int = 20
+    start: Literal["last", "base"] = "last"
+    choosing: Choosing = Choosing()
+    recipe: Recipe | None = None
+    minutes: float = 30.0
+    memory_bytes: int | None = None
+    base: str | None = None
+    shuffled: bool = False
+
+
+class Vetting(Value, frozen=True):
+    """What an adapter showed before it was allowed to race.
+
+    ``agreement`` is the share in [0, 1] of ``prompts`` that trainer and server answer alike, greedily, and
+    ``logprob_difference`` by how much a token's log-probability differs between them on average, in nats (``None``: the
+    server gives none); ``changed`` is the share that it answers otherwise than its base.  ``guard`` is the mean change of
+    log-likelihood a token, in nats, of the base's replies to unrelated prompts, with its lower bound ``guard_low``.
+    ``refused`` says why it may not race; empty where it may.
+    """
+
+    prompts: int
+    agreement: float
+    logprob_difference: float | None
+    changed: float
+    guard: float
+    guard_low: float
+    refused: str = ""
+
+
+class Taught(Value, frozen=True, tag="taught"):
+    """One attempt at training, whatever came of it; ``trained`` and ``vetting`` are ``None`` where it did not begin."""
+
+    learner: str
+    method: Method
+    counts: Counts
+    material: int
+    trained: Trained | None = None
+    vetting: Vetting | None = None
+    refused: str = ""
+
+
+class Workshop(Protocol):
+    """What a learner that trains needs of the house it works in."""
+
+    @property
+    def base(self) -> str:
+        """What an adapter for the model calls its base."""
+        ...
+
+    async def sample(self, policy: Policy, cases: Sequence[Case], samples: int, temperature: float) -> list[Rollout]:
+        """Answer *cases* at random under *policy*, judged by the checks that learning may use."""
+        ...
+
+    async def train(self, work: Work, student: Policy) -> Trained:
+        """Train; raises ``TrainError``.  *student* is asked in GRPO, by the checks that learning may use."""
+        ...
+
+    async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
+        """Compare trainer and server on *cases*, tuned and base, and guard unrelated prompts."""
+        ...
+
+    def tell(self, taught: Taught) -> None:
+        """Keep what came of a training."""
+        ...
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Adapters trained in *workshop* as *teaching* says, one proposal a method."""
+
+    workshop: Workshop
+    teaching: Teaching = Teaching()
+    name: str = "weights"
+
+    async def propose(self, head: Policy, evidence: Evidence) -> Sequence[Proposal]:
+        """Return what training brought that may race; none where too little was verified, or it may not."""
+        draw = random.Random(f"{evidence.seed} {head.id}")
+        cases = draw.sample(evidence.practice, min(self.teaching.cases, len(evidence.practice)))
+        rollouts = await self.workshop.sample(head, cases, self.teaching.samples, self.teaching.temperature)
+        proposals = []
+        for method in self.teaching.methods:
+            taught, policy = await self._teach(method, head, rollouts, evidence)
+            self.workshop.tell(taught)
+            if policy is not None:
+                change = WORDS[method].format(n=taught.material)
+                proposals.append(Proposal(policy=policy, learner=self.name, change=change))
+        return proposals
+
+    async def _teach(
+        self, method: Method, head: Policy, rollouts: Sequence[Rollout], evidence: Evidence
+    ) -> tuple[Taught, Policy | None]:
+        teaching = self.teaching
+        student = replace(head, strategy=Once(), demos=head.demos if teaching.prompt == "own" else ())
+        chosen = choose(rollouts, _reply, teaching.choosing, evidence.seed)
+        counts = count(rollouts, chosen, head.demos)
+        material = self._material(method, student, rollouts, evidence)
+        taught = Taught(learner=self.name, method=method, counts=counts, material=len(material))
+        if len(material) < teaching.least:
+            return replace(taught, refused=_too_few(method, counts, len(material), teaching.least)), None
+        recipe = teaching.recipe or RECIPES[method]
+        start = head.adapter if teaching.start == "last" else None
+        work = Work(self.workshop.base, material, recipe, start, evidence.seed)
+        trained = await self.workshop.train(work, student)
+        policy = replace(student, adapter=trained.adapter)
+        vetting = await self.workshop.vet(policy, evidence.practice)
+        taught = replace(taught, trained=trained, vetting=vetting, refused=vetting.refused)
+        return taught, None if vetting.refused else policy
+
+    def _material(
+        self, method: Method, student: Policy, rollouts: Sequence[Rollout], evidence: Evidence
+    ) -> tuple[Material, ...]:
+        """Return what *method* trains on: the student's requests, with replies that the checks have judged."""
+        teaching = self.teaching
+
+        def asked(case: Case) -> tuple[JsonObject, ...]:
+            return tuple(request(student, case, evidence.kind)["messages"])
+
+        match method:
+            case "rejection":
+                chosen = choose(rollouts, _reply, teaching.choosing, evidence.seed)
+                replies = [one.reply for one in chosen]
+                if teaching.shuffled:
+                    random.Random(evidence.seed).shuffle(replies)
+                return tuple(
+                    Lesson(asked(one.case), reply, one.case.id) for one, reply in zip(chosen, replies, strict=True)
+                )
+            case "preferences":
+                found = pairs(rollouts, _reply, teaching.choosing.per_case, evidence.seed)
+                return tuple(Preference(asked(case), right, wrong, case.id) for case, right, wrong in found)
+            case "rewards":
+                mixed = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
+                return tuple(Question(asked(case), case.id, student.max_tokens) for case in mixed)
+
+
+def _reply(case: Case, attempt: Attempt) -> str:
+    return attempt.answer.text.strip()
+
+
+def _too_few(method: Method, counts: Counts, material: int, least: int) -> str:
+    return (
+        f"{counts.verified} of {counts.sampled} sampled answers to {counts.cases} practice cases passed the checks, which "
+        f"makes {material} to train on by {method} where {least} are needed; let prompts and formats be improved first, "
+        "give more cases, or more samples of each"
+    )

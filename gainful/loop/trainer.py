@@ -1,0 +1,52 @@
+"""Who trains the weights of a run's model: the room ``train`` on its base, asked from the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from gainful.core import Adapter, JsonObject, Model
+from gainful.train import Limits, Progress, Reading, Trained, Work, fine_tune, read_prompts
+
+Reward: TypeAlias = Callable[[str, Sequence[str]], Sequence[float]]
+"""What sampled replies to a case, named by its id, are worth: each in [0, 1]."""
+
+
+class Trainer(Protocol):
+    """Who trains, and reads prompts as what was trained reads them."""
+
+    async def fine_tune(self, work: Work, watch: Callable[[Progress], None], reward: Reward) -> Trained:
+        """Train, saying how far it has come; raises ``TrainError``."""
+        ...
+
+    async def read(
+        self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str], max_tokens: int
+    ) -> Sequence[Reading]:
+        """Answer *prompts* greedily in *max_tokens* (0: not at all), and say how likely *replies* are."""
+        ...
+
+
+class BaseTrainer:
+    """Trains adapters for *base*: a GGUF file, a Hugging Face folder, or the name of a model on the hub."""
+
+    def __init__(self, base: Path | str, limits: Limits) -> None:
+        self._base = base
+        self._limits = limits
+
+    async def fine_tune(self, work: Work, watch: Callable[[Progress], None], reward: Reward) -> Trained:
+        """Train in another process; raises ``TrainError``."""
+        return await asyncio.to_thread(fine_tune, work, self._base, self._limits, watch=watch, reward=reward)
+
+    async def read(
+        self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str], max_tokens: int
+    ) -> Sequence[Reading]:
+        """Read in another process; raises ``TrainError``."""
+        return await asyncio.to_thread(read_prompts, adapter, self._base, prompts, replies, max_tokens)
+
+
+def base_name(model: Model) -> str:
+    """Return what an adapter for *model* calls its base: the digest of its file, else the name it is served under."""
+    identity = model.identity
+    return str(identity.get("gguf_sha256") or identity.get("model") or model.name)

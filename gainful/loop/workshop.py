@@ -1,0 +1,184 @@
+"""The house in which a learner trains: it samples through the run's memo, judges by its checks, and vets what came.
+
+Guarantees: every call is remembered, so that a killed run samples nothing twice; a training is named by its work, so
+that it goes on from its checkpoint; nothing held out is in reach.  An adapter may race only where trainer and server
+agree on at least ``AGREEMENT`` of greedy answers (what is trained is what is served), where it answers something
+otherwise than its base, and where what the base says to unrelated prompts has not become less likely by ``HARM``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from statistics import fmean
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from gainful.answers.extract import extract
+from gainful.answers.prompt import request
+from gainful.core import (
+    Adapter,
+    Answer,
+    Case,
+    JsonObject,
+    Policy,
+    RequestRefused,
+    Rollout,
+    judge,
+    lowest,
+    message_text,
+)
+from gainful.engine.local import WINDOW, in_order
+from gainful.gate import lower_bound
+from gainful.learners.weights import Taught, Vetting
+from gainful.loop.run import Run
+from gainful.loop.trainer import Trainer, base_name
+from gainful.train import Progress, Reading, Trained, Work
+
+AGREEMENT = 0.95  # share of greedy answers that trainer and server must have in common
+PROMPTS = 200  # on which they are compared
+HARM = 0.2  # nats a token on unrelated replies: a perplexity a fifth higher
+MOST_CHANGE = 0.5  # nats a token that one unrelated reply counts for at most, either way
+GUARD_TOKENS = 48  # of each unrelated reply
+LEVEL = 0.05  # of the bound on the change on unrelated replies
+
+
+class Served(NamedTuple):
+    """What the server said to one prompt, and the natural logarithms of its tokens' probabilities."""
+
+    text: str
+    logprobs: tuple[float, ...]
+
+
+class Workshop:
+    """One run's house, where *trainer* trains."""
+
+    def __init__(self, run: Run, trainer: Trainer) -> None:
+        self._run = run
+        self._trainer = trainer
+
+    @property
+    def base(self) -> str:
+        """What an adapter for the run's model calls its base."""
+        return base_name(self._run.model)
+
+    async def sample(self, policy: Policy, cases: Sequence[Case], samples: int, temperature: float) -> list[Rollout]:
+        """Answer *cases* at random under *policy*, judged by the checks that learning may use."""
+        rollouts = []
+        async for rollout in self._run.engine.rollouts(policy, cases, self._run.task.checks, samples, temperature):
+            rollouts.append(rollout)
+            self._run.journal.progress("answers to practice cases", len(rollouts), len(cases))
+        return rollouts
+
+    async def train(self, work: Work, student: Policy) -> Trained:
+        """Train; raises ``TrainError``."""
+        task = self._run.task
+        cases = {case.id: case for case in (*task.dev, *task.practice)}
+
+        def reward(case: str, replies: Sequence[str]) -> list[float]:
+            return [self._worth(cases[case], student, reply) for reply in replies]
+
+        def watch(progress: Progress) -> None:
+            self._run.journal.progress("training", progress.step, progress.steps)
+
+        return await self._trainer.fine_tune(work, watch, reward)
+
+    async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
+        """Compare trainer and server on the first *cases*, tuned and base, and guard unrelated prompts."""
+        bodies = self._bodies(policy, cases[:PROMPTS])
+        prompts = [body["messages"] for body in bodies]
+        served = await self._served(bodies)
+        plain = await self._served(self._bodies(replace(policy, adapter=None), cases[:PROMPTS]))
+        readings = await self._trainer.read(policy.adapter, prompts, [one.text for one in served], policy.max_tokens)
+        agreement = fmean(one.text == reading.greedy for one, reading in zip(served, readings, strict=True))
+        changed = fmean(one.text != other.text for one, other in zip(served, plain, strict=True))
+        changes = await self._unrelated(policy.adapter)
+        clipped = [max(-1.0, min(1.0, change / MOST_CHANGE)) for change in changes]
+        low = MOST_CHANGE * lower_bound(clipped, LEVEL, len(clipped))
+        return Vetting(
+            prompts=len(prompts),
+            agreement=agreement,
+            logprob_difference=_difference(served, readings),
+            changed=changed,
+            guard=fmean(changes),
+            guard_low=low,
+            refused=_refusal(agreement, changed, low),
+        )
+
+    def tell(self, taught: Taught) -> None:
+        """Write down what came of a training."""
+        self._run.journal.write(taught)
+
+    def _worth(self, case: Case, student: Policy, reply: str) -> float:
+        """Return a reply's lowest score by the checks that learning may use; what nobody can tell is worth nothing."""
+        value = extract(self._run.task.kind, {"role": "assistant", "content": reply}, case, student.format)
+        return lowest(judge(self._run.task.checks, case, Answer(text=reply, value=value))) or 0.0
+
+    def _bodies(self, policy: Policy, cases: Sequence[Case]) -> list[JsonObject]:
+        """Return the requests for *cases*, free of any schema: the trainer knows of none."""
+        bodies = [request(policy, case, self._run.task.kind) for case in cases]
+        return [{k: v for k, v in body.items() if k != "response_format"} for body in bodies]
+
+    async def _served(self, bodies: Sequence[JsonObject]) -> list[Served]:
+        """Ask the server; a request that it refuses has an empty reply."""
+        model = self._run.model
+
+        async def ask(body: JsonObject) -> Served:
+            try:
+                reply = await model.complete({**body, "logprobs": True})
+            except RequestRefused:
+                return Served("", ())
+            tokens = (reply.body["choices"][0].get("logprobs") or {}).get("content") or ()
+            return Served(message_text(reply.message).strip(), tuple(token["logprob"] for token in tokens))
+
+        return [one async for one in in_order(map(ask, bodies), WINDOW * model.concurrency)]
+
+    async def _unrelated(self, adapter: Adapter | None) -> list[float]:
+        """Return how much likelier a token the base's own replies to unrelated prompts have become, in nats."""
+        prompts = [[{"role": "user", "content": words}] for words in guard()]
+        bodies: list[JsonObject] = [{"messages": p, "max_tokens": GUARD_TOKENS, "temperature": 0} for p in prompts]
+        replies = [one.text for one in await self._served(bodies)]
+        tuned = await self._trainer.read(adapter, prompts, replies, 0)
+        base = await self._trainer.read(None, prompts, replies, 0)
+        return [
+            fmean(after.logprobs) - fmean(before.logprobs)
+            for after, before in zip(tuned, base, strict=True)
+            if after.logprobs
+        ]
+
+
+def guard() -> list[str]:
+    """Return the unrelated prompts: everyday questions of many kinds."""
+    return files("gainful.loop").joinpath("guard.txt").read_text(encoding="utf-8").splitlines()
+
+
+def _difference(served: Sequence[Served], readings: Sequence[Reading]) -> float | None:
+    """Return the mean absolute difference of log-probabilities a token, in nats, where both cut a reply alike.
+
+    ``None`` where no reply can be compared: the server gives no log-probabilities, say.
+    """
+    found = [
+        abs(ours - theirs)
+        for one, reading in zip(served, readings, strict=True)
+        if len(one.logprobs) == len(reading.logprobs)
+        for ours, theirs in zip(one.logprobs, reading.logprobs, strict=True)
+    ]
+    return fmean(found) if found else None
+
+
+def _refusal(agreement: float, changed: float, low: float) -> str:
+    """Say why an adapter may not race; nothing where it may."""
+    if agreement < AGREEMENT:
+        return (
+            f"server and trainer give the same greedy answer to {100 * agreement:.0f} % of prompts where "
+            f"{100 * AGREEMENT:.0f} are needed: what was trained is not what is served"
+        )
+    if changed == 0.0:
+        return "it answers every prompt as its base does: nothing was learned, or the server did not apply it"
+    if low < -HARM:
+        return (
+            f"replies to unrelated prompts may have become less likely by {-low:.2f} nats a token where {HARM} are "
+            "allowed; train with a smaller learning rate, or fewer epochs"
+        )
+    return ""

@@ -1,0 +1,64 @@
+"""A training in words: what it learned from, what it took, and whether what came of it may race."""
+
+from __future__ import annotations
+
+from gainful.learners.weights import Taught
+from gainful.report import words
+
+LARGE_SHARE = 0.5  # from which one answer among the lessons is worth a warning
+STOPS = {
+    "": "to the last step",
+    "early": "until the held-back part got worse",
+    "time": "until its time was up",
+    "nan": "until its loss was no number",
+}
+
+
+def facts(taught: Taught) -> list[tuple[str, str]]:
+    """Return (label, sentence) pairs, in the order in which they come about."""
+    counts = taught.counts
+    found = [
+        (
+            "sampled",
+            f"{words.count(counts.sampled, 'answer')} to {words.count(counts.cases, 'practice case')}; "
+            f"{counts.verified:,} passed the checks, {words.count(counts.solved_cases, 'case')} at least once",
+        ),
+        ("learned from", f"{taught.material:,} by {taught.method}{_suspicions(taught)}"),
+    ]
+    if (trained := taught.trained) is not None:
+        losses = [step.loss for step in trained.steps if step.loss is not None]
+        fell = f", loss {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
+        found.append(
+            (
+                "trained",
+                f"{words.count(len(trained.steps), 'step')} {STOPS.get(trained.stopped, trained.stopped)}{fell}, "
+                f"{words.duration(trained.seconds)}, {trained.peak_memory_bytes / 1e9:.1f} GB at most",
+            )
+        )
+    if (vetting := taught.vetting) is not None:
+        found.append(
+            (
+                "served as trained",
+                f"server and trainer agree on {100 * vetting.agreement:.1f} % of {vetting.prompts} prompts; "
+                f"{words.percent(vetting.changed)} are answered otherwise than before",
+            )
+        )
+        found.append(
+            (
+                "unrelated prompts",
+                f"what was said before is {vetting.guard:+.3f} nats a token likelier, {vetting.guard_low:+.3f} at worst",
+            )
+        )
+    found.append(("it", words.sentence(f"may not race: {taught.refused}") if taught.refused else "may race."))
+    return found
+
+
+def _suspicions(taught: Taught) -> str:
+    """Name what looks like learning and is none."""
+    counts = taught.counts
+    found = []
+    if counts.usual_share >= LARGE_SHARE:
+        found.append(f"one answer makes up {words.percent(counts.usual_share)} of them")
+    if counts.copied:
+        found.append(f"{counts.copied:,} repeat a demo's answer")
+    return f" ({', '.join(found)})" if found else ""

@@ -1,0 +1,229 @@
+"""Weights in a whole run: sampled through the memo, trained by a script in the trainer's place, vetted, raced, proven."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from worlds import QUICK, call, case, luck, numbers, scripted, sums
+
+from gainful.checks.agreement import Agreement
+from gainful.core import Adapter, Demo, JsonObject, ModelError, Policy, TrainError
+from gainful.learners.weights import Taught, Teaching
+from gainful.loop import improve as improving
+from gainful.loop import session
+from gainful.loop.events import Event, Finished, Proposed, Unconfirmed
+from gainful.loop.journal import Journal, read_events
+from gainful.loop.run import Run
+from gainful.models import ScriptedModel
+from gainful.store import MemoModel, SQLiteStore
+from gainful.train import Lesson, Preference, Progress, Question, Reading, Trained, Work
+
+ADAPTER = Adapter(sha256="a" * 64, base="scripted", rank=4, alpha=8.0)
+TEACHING = Teaching(cases=20, samples=4, least=5)
+
+
+@dataclass
+class ScriptedTrainer:
+    """Trains nothing: notes what it was given, and reads prompts as told."""
+
+    greedy: Callable[[str], str] = str
+    likelier: float = 0.0
+    works: list[Work] = field(default_factory=list)
+    worth: list[float] = field(default_factory=list)
+
+    async def fine_tune(
+        self,
+        work: Work,
+        watch: Callable[[Progress], None],
+        reward: Callable[[str, Sequence[str]], Sequence[float]],
+    ) -> Trained:
+        self.works.append(work)
+        watch(Progress(step=1, steps=1, loss=0.5))
+        for one in work.material:
+            if isinstance(one, Question):
+                self.worth += reward(one.case, ["nonsense"])
+        return Trained(work.id, ADAPTER, (Progress(1, 1, 0.5),), 1.0, 1, 10)
+
+    async def read(
+        self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str], max_tokens: int
+    ) -> Sequence[Reading]:
+        return [Reading(self.greedy(reply), (-1.0 + (self.likelier if adapter else 0.0),)) for reply in replies]
+
+
+def talks_until_trained(body: JsonObject, sample: int) -> str:
+    """Right in 3 of 10 samples; in 8 of 10 cases, at any temperature, where it was trained."""
+    a, b = numbers(body) if "Please add" in str(body["messages"][-1]["content"]) else (0, 0)
+    if "adapter" in body:
+        return call(a, b) if luck(body, "trained") < 0.8 else call(b, a)
+    return call(a, b) if luck(body, f"sample {sample}") < 0.3 else "The sum is easily found."
+
+
+async def run(
+    folder: Path,
+    trainer: ScriptedTrainer,
+    teaching: Teaching = TEACHING,
+    champion: Policy | None = None,
+    model: ScriptedModel | None = None,
+) -> list[Event]:
+    """Run the loop with weights alone; return its records."""
+    world = sums()
+    champion = champion or world.baseline
+    with SQLiteStore(folder / "gainful.db") as store:
+        if store.champion(world.name) is None:
+            store.set_champion(world.name, champion, "baseline")
+            store.start_run("r", world.name, {})
+        opened = Run(
+            task=world,
+            champion=champion,
+            ledger_start=0,
+            model=MemoModel(model or scripted(talks_until_trained), store),
+            model_spec="scripted",
+            store=store,
+            journal=Journal(store, "r"),
+            settings=replace(QUICK, teaching=teaching),
+            receipts=folder / "receipts",
+            signing_key=folder / "key.pem",
+            trainer=trainer,
+        )
+        await improving.improve(opened, ())
+        return read_events(store, "r")
+
+
+def taught(events: list[Event]) -> Taught:
+    return next(event for event in events if isinstance(event, Taught))
+
+
+async def test_what_was_trained_on_own_verified_answers_is_raced_proven_and_promoted(tmp_path: Path) -> None:
+    trainer = ScriptedTrainer()
+
+    events = await run(tmp_path, trainer)
+
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.promoted
+    assert next(row.learner for row in finished.contributions) == "weights"
+    work = trainer.works[0]
+    assert all(isinstance(one, Lesson) and '"add"' in one.reply for one in work.material)
+    told = taught(events)
+    assert (told.counts.cases, told.counts.sampled) == (20, 80)
+    assert told.counts.verified >= told.material == len(work.material) >= 5
+    assert told.vetting is not None
+    assert told.vetting.agreement == 1.0
+    assert told.vetting.changed > 0.5
+
+
+@pytest.mark.parametrize(
+    ("trainer", "why"),
+    [
+        (ScriptedTrainer(greedy=lambda reply: reply.upper()), "what was trained is not what is served"),
+        (ScriptedTrainer(likelier=-0.4), "unrelated prompts"),
+    ],
+)
+async def test_an_adapter_that_is_not_what_was_trained_or_harms_elsewhere_may_not_race(
+    tmp_path: Path, trainer: ScriptedTrainer, why: str
+) -> None:
+    events = await run(tmp_path, trainer)
+
+    told = taught(events)
+    assert why in told.refused
+    assert told.trained is not None
+    assert not any(isinstance(event, Proposed) for event in events)
+    assert isinstance(events[-2], Unconfirmed)
+
+
+async def test_an_adapter_that_changes_no_answer_may_not_race(tmp_path: Path) -> None:
+    def deaf_to_it(body: JsonObject, sample: int) -> str:
+        return talks_until_trained({name: value for name, value in body.items() if name != "adapter"}, sample)
+
+    events = await run(tmp_path, ScriptedTrainer(), model=scripted(deaf_to_it))
+
+    assert "as its base does" in taught(events).refused
+    assert not any(isinstance(event, Proposed) for event in events)
+
+
+async def test_too_little_verified_is_said_with_what_was_tried_and_nothing_is_trained(tmp_path: Path) -> None:
+    trainer = ScriptedTrainer()
+
+    events = await run(tmp_path, trainer, model=scripted(lambda body, sample: "The sum is easily found."))
+
+    told = taught(events)
+    assert told.refused.startswith("0 of 80 sampled answers to 20 practice cases passed the checks")
+    assert (trainer.works, told.trained, told.vetting) == ([], None, None)
+    assert isinstance(events[-1], Finished)
+
+
+async def test_the_student_is_asked_without_the_demos_unless_told_otherwise(tmp_path: Path) -> None:
+    shown = Demo(case=case(999), value={"name": "add", "arguments": {"a": 999, "b": 1999}})
+    prompted = replace(sums().baseline, demos=(shown,))
+    short, own = ScriptedTrainer(), ScriptedTrainer()
+
+    await run(tmp_path / "short", short, TEACHING, prompted)
+    await run(tmp_path / "own", own, replace(TEACHING, prompt="own"), prompted)
+
+    assert "Example" not in str(short.works[0].material)
+    assert "Example" in str(own.works[0].material)
+
+
+async def test_preferences_set_right_against_wrong_and_rewards_ask_the_checks(tmp_path: Path) -> None:
+    trainer = ScriptedTrainer()
+
+    await run(tmp_path, trainer, replace(TEACHING, methods=("preferences", "rewards")))
+
+    preferences, rewards = (work for work in trainer.works[:2])
+    assert all(isinstance(one, Preference) and "easily" in one.rejected for one in preferences.material)
+    assert all(isinstance(one, Question) for one in rewards.material)
+    assert (preferences.recipe.method, rewards.recipe.method) == ("dpo", "grpo")
+    assert trainer.worth == [0.0] * len(rewards.material)
+
+
+async def test_the_control_gives_every_lesson_another_ones_reply(tmp_path: Path) -> None:
+    plain, control = ScriptedTrainer(), ScriptedTrainer()
+
+    await run(tmp_path / "plain", plain)
+    await run(tmp_path / "control", control, replace(TEACHING, shuffled=True))
+
+    told, shuffled = ([(one.case, one.reply) for one in t.works[0].material] for t in (plain, control))  # type: ignore[union-attr]
+    assert sorted(reply for _, reply in told) == sorted(reply for _, reply in shuffled)
+    assert sum(one == other for one, other in zip(told, shuffled, strict=True)) < len(told) / 2
+
+
+async def test_a_second_round_goes_on_from_the_adapter_or_from_the_base(tmp_path: Path) -> None:
+    last, base = ScriptedTrainer(), ScriptedTrainer()
+
+    await run(tmp_path / "last", last)
+    await run(tmp_path / "base", base, replace(TEACHING, start="base"))
+
+    assert [work.start for work in last.works] == [None, ADAPTER]
+    assert [work.start for work in base.works] == [None, None]
+
+
+async def test_a_run_that_broke_off_samples_nothing_twice_and_ends_the_same(tmp_path: Path) -> None:
+    whole = await run(tmp_path / "whole", ScriptedTrainer())
+    broken = ScriptedModel(talks_until_trained, failing=range(70, 9999))
+    with pytest.raises(ModelError):
+        await run(tmp_path / "broken", ScriptedTrainer(), model=broken)
+    again = ScriptedModel(talks_until_trained)
+
+    resumed = await run(tmp_path / "broken", ScriptedTrainer(), model=again)
+
+    assert [type(event) for event in resumed] == [type(event) for event in whole]
+    assert taught(resumed) == taught(whole)
+    assert len(broken.calls) > 0
+
+
+def test_weights_are_not_learned_by_what_no_trusted_check_verified(tmp_path: Path) -> None:
+    task = dataclasses.replace(sums(), checks=(Agreement(),))
+    with pytest.raises(TrainError, match="no trusted check to learn weights by"):
+        session.improve(task, scripted(), tmp_path / "s.db", replace(QUICK, teaching=TEACHING))
+
+
+def test_a_model_whose_weights_are_elsewhere_is_refused_before_a_call_is_spent(tmp_path: Path) -> None:
+    model = scripted()
+    with pytest.raises(TrainError, match="name them with --train-base"):
+        session.improve(sums(), model, tmp_path / "s.db", replace(QUICK, teaching=TEACHING))
+    assert model.calls == []

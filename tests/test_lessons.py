@@ -1,0 +1,115 @@
+"""What is chosen to train on: verified, short, hard first, and no answer too often."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gainful.core import Answer, Attempt, Case, Demo, Rollout
+from gainful.learners.lessons import Choosing, choose, count, pairs
+
+
+def case(number: int) -> Case:
+    return Case(messages=({"role": "user", "content": f"question {number}"},))
+
+
+def attempt(value: object, *, right: bool | None = True, text: str | None = None) -> Attempt:
+    score = None if right is None else float(right)
+    return Attempt(
+        case="", policy="", answer=Answer(text=str(value) if text is None else text, value=value), score=score
+    )
+
+
+def rollout(number: int, *attempts: Attempt) -> Rollout:
+    return Rollout(case=case(number), attempts=attempts)
+
+
+def word(_: Case, one: Attempt) -> str:
+    return one.answer.text
+
+
+def test_only_what_every_check_passed_is_learned() -> None:
+    rollouts = [
+        rollout(1, attempt(3), attempt(4, right=False), attempt(5, right=None)),
+        rollout(2, attempt(6, right=False)),
+    ]
+
+    assert [(one.case, one.reply) for one in choose(rollouts, word)] == [(case(1), "3")]
+
+
+def test_of_replies_that_say_the_same_the_shortest_is_learned() -> None:
+    one = rollout(1, attempt(3, text="it is 3"), attempt(3, text="3"), attempt(3, text="so 3"), attempt(9, right=False))
+
+    assert [chosen.reply for chosen in choose([one], word, Choosing(per_case=4))] == ["3"]
+
+
+def test_a_hard_case_gives_more_lessons_than_an_easy_one() -> None:
+    """Three wordings of the answer are verified in either case; of the easy one's samples all are right."""
+    verified = [attempt(value) for value in ("a", "b", "c")]
+    wrong = [attempt("d", right=False)] * 17
+
+    easy, hard = rollout(1, *verified), rollout(2, *verified, *wrong)
+
+    chosen = choose([easy, hard], word, Choosing(per_case=3, most_usual=1.0))
+    assert Counter(one.case.id for one in chosen) == {easy.case.id: 1, hard.case.id: 3}
+
+
+@given(
+    st.lists(st.integers(min_value=0, max_value=6), min_size=1, max_size=60),
+    st.floats(min_value=0.15, max_value=1.0),
+)
+def test_no_answer_makes_up_more_than_its_share_where_enough_differ(values: list[int], share: float) -> None:
+    chosen = choose([rollout(n, attempt(v)) for n, v in enumerate(values)], word, Choosing(1, share))
+
+    most = max(Counter(one.answer for one in chosen).values())
+    assert len(set(values)) * share <= 1.0 or most <= max(1.0, share * len(chosen))
+    assert {one.reply for one in chosen} == {str(v) for v in values}
+
+
+def test_as_much_is_kept_as_the_share_allows() -> None:
+    rollouts = [rollout(n, attempt("1")) for n in range(50)] + [rollout(99 + n, attempt(f"w{n}")) for n in range(30)]
+
+    kept = Counter(one.answer for one in choose(rollouts, word, Choosing(1, 0.25)))
+
+    assert kept[b'"1"'] == 10
+    assert sum(kept.values()) == 40
+
+
+def test_equal_rollouts_and_seed_give_equal_lessons_and_another_seed_another_order() -> None:
+    rollouts = [rollout(n, attempt(f"w{n}")) for n in range(30)]
+
+    assert choose(rollouts, word, seed=1) == choose(rollouts, word, seed=1)
+    assert choose(rollouts, word, seed=1) != choose(rollouts, word, seed=2)
+
+
+def test_counts_tell_constant_answers_and_copied_demos() -> None:
+    rollouts = [rollout(1, attempt("1"), attempt("2", right=False)), rollout(2, attempt("1")), rollout(3, attempt("7"))]
+    chosen = choose(rollouts, word, Choosing(1, 1.0))
+
+    counts = count(rollouts, chosen, [Demo(case=case(9), value="7")])
+
+    assert (counts.cases, counts.sampled, counts.verified, counts.solved_cases, counts.chosen) == (3, 4, 3, 3, 3)
+    assert counts.usual_share == pytest.approx(2 / 3)
+    assert counts.copied == 1
+
+
+def test_pairs_set_the_shortest_right_reply_against_the_usual_mistakes() -> None:
+    mixed = rollout(
+        1,
+        attempt(3, text="it is 3"),
+        attempt(3, text="3"),
+        *[attempt(n, right=False) for n in (4, 5, 5, 6)],
+    )
+    hopeless, known = rollout(2, attempt(1, right=False)), rollout(3, attempt(1))
+
+    found = pairs([mixed, hopeless, known], word, per_case=2)
+
+    assert sorted((right, wrong) for _, right, wrong in found) == [("3", "4"), ("3", "5")]
+
+
+def test_nothing_verified_gives_nothing_to_learn() -> None:
+    assert choose([rollout(1, attempt(1, right=False)), rollout(2)], word) == []
+    assert count([rollout(2)], [], []).usual_share == 0.0
