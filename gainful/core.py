@@ -703,7 +703,7 @@ class CalibrationError(GainfulError):
 
 
 class TrainError(GainfulError):
-    """Weights that cannot be trained: a package, memory or disk that is missing, nothing to learn from, another base."""
+    """Weights that cannot be trained: a package, memory or disk is missing, or there is nothing to learn from."""
 
 
 class ServeError(GainfulError):

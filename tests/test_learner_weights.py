@@ -1,4 +1,4 @@
-"""Weights in a whole run: sampled through the memo, trained by a script in the trainer's place, vetted, raced, proven."""
+"""Weights in a whole run: sampled through the memo, trained by a script, vetted, raced, proven."""
 
 from __future__ import annotations
 
@@ -149,10 +149,10 @@ async def test_an_adapter_that_changes_no_answer_may_not_race(tmp_path: Path) ->
 async def test_too_little_verified_is_said_with_what_was_tried_and_nothing_is_trained(tmp_path: Path) -> None:
     trainer = ScriptedTrainer()
 
-    events = await run(tmp_path, trainer, model=scripted(lambda body, sample: "The sum is easily found."))
+    events = await run(tmp_path, trainer, replace(TEACHING, least=12), model=scripted(lambda *_: "The sum is easy."))
 
     told = taught(events)
-    assert told.refused.startswith("0 of 80 sampled answers to 20 practice cases passed the checks")
+    assert told.refused.startswith("0 of 8 sampled answers to 2 practice cases passed the checks")
     assert (trainer.works, told.trained, told.vetting) == ([], None, None)
     assert isinstance(events[-1], Finished)
 

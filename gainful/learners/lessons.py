@@ -53,7 +53,10 @@ class Choosing(Value, frozen=True):
     most_usual: float = 0.3
 
 
-def choose(rollouts: Iterable[Rollout], word: Reply, how: Choosing = Choosing(), seed: int = 0) -> list[Chosen]:
+USUAL = Choosing()
+
+
+def choose(rollouts: Iterable[Rollout], word: Reply, how: Choosing = USUAL, seed: int = 0) -> list[Chosen]:
     """Return what to learn, in an order drawn by *seed*; equal rollouts and seed give equal lessons."""
     candidates = [chosen for rollout in rollouts for chosen in _of_case(rollout, word, how.per_case)]
     draw = random.Random(seed)

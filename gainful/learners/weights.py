@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from msgspec.structs import replace
 
@@ -38,6 +38,9 @@ WORDS: dict[Method, str] = {
     "preferences": "trained on {n} pairs of own right and wrong answers",
     "rewards": "trained on {n} questions with the checks as reward",
 }
+
+
+PILOT = 10  # one case in so many is answered first, to see whether the rest is worth its calls
 
 
 class Teaching(Value, frozen=True):
@@ -70,10 +73,10 @@ class Vetting(Value, frozen=True):
     """What an adapter showed before it was allowed to race.
 
     ``agreement`` is the share in [0, 1] of ``prompts`` that trainer and server answer alike, greedily, and
-    ``logprob_difference`` by how much a token's log-probability differs between them on average, in nats (``None``: the
-    server gives none); ``changed`` is the share that it answers otherwise than its base.  ``guard`` is the mean change of
-    log-likelihood a token, in nats, of the base's replies to unrelated prompts, with its lower bound ``guard_low``.
-    ``refused`` says why it may not race; empty where it may.
+    ``logprob_difference`` by how much a token's log-probability differs between them on average, in nats (``None``:
+    the server gives none); ``changed`` is the share that it answers otherwise than its base.  ``guard`` is the mean
+    change of log-likelihood a token, in nats, of the base's replies to unrelated prompts, with its lower bound
+    ``guard_low``.  ``refused`` says why it may not race; empty where it may.
     """
 
     prompts: int
@@ -127,14 +130,15 @@ class Weights:
     """Adapters trained in *workshop* as *teaching* says, one proposal a method."""
 
     workshop: Workshop
-    teaching: Teaching = Teaching()
+    teaching: Teaching
     name: str = "weights"
+    trains: ClassVar[bool] = True
 
     async def propose(self, head: Policy, evidence: Evidence) -> Sequence[Proposal]:
         """Return what training brought that may race; none where too little was verified, or it may not."""
         draw = random.Random(f"{evidence.seed} {head.id}")
         cases = draw.sample(evidence.practice, min(self.teaching.cases, len(evidence.practice)))
-        rollouts = await self.workshop.sample(head, cases, self.teaching.samples, self.teaching.temperature)
+        rollouts = await self._sampled(head, cases)
         proposals = []
         for method in self.teaching.methods:
             taught, policy = await self._teach(method, head, rollouts, evidence)
@@ -143,6 +147,15 @@ class Weights:
                 change = WORDS[method].format(n=taught.material)
                 proposals.append(Proposal(policy=policy, learner=self.name, change=change))
         return proposals
+
+    async def _sampled(self, head: Policy, cases: Sequence[Case]) -> list[Rollout]:
+        """Return what was answered to *cases*: to the first of them alone where those show that all are too few."""
+        teaching, first = self.teaching, max(1, len(cases) // PILOT)
+        rollouts = await self.workshop.sample(head, cases[:first], teaching.samples, teaching.temperature)
+        solved = sum(bool(rollout.verified) for rollout in rollouts)
+        if (solved + 1) * PILOT < teaching.least:
+            return rollouts
+        return rollouts + await self.workshop.sample(head, cases[first:], teaching.samples, teaching.temperature)
 
     async def _teach(
         self, method: Method, head: Policy, rollouts: Sequence[Rollout], evidence: Evidence
@@ -196,7 +209,7 @@ def _reply(case: Case, attempt: Attempt) -> str:
 
 def _too_few(method: Method, counts: Counts, material: int, least: int) -> str:
     return (
-        f"{counts.verified} of {counts.sampled} sampled answers to {counts.cases} practice cases passed the checks, which "
-        f"makes {material} to train on by {method} where {least} are needed; let prompts and formats be improved first, "
-        "give more cases, or more samples of each"
+        f"{counts.verified} of {counts.sampled} sampled answers to {counts.cases} practice cases passed the checks, "
+        f"which makes {material} to train on by {method} where {least} are needed; let prompts and formats be improved "
+        "first, give more cases, or more samples of each"
     )

@@ -29,8 +29,8 @@ class Settings(Value, frozen=True):
     ``alpha`` bounds the chance of any false promotion over the life of a hold-out.  A head is sent to its
     confirmation once its dev gain over the champion is ``least_gain``, and ``gain_step`` more for each
     confirmation that failed since the last promotion.  ``fresh_cases`` caps a confirmation on a task that makes
-    new cases.  ``budget_calls`` caps the model calls of the run, repeated ones included; ``None``: no cap.  ``teaching``
-    says how the model's own weights are learned; ``None``: they are not.
+    new cases.  ``budget_calls`` caps the model calls of the run, repeated ones included; ``None``: no cap.
+    ``teaching`` says how the model's own weights are learned; ``None``: they are not.
     """
 
     seed: int = 0

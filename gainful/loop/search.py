@@ -21,20 +21,32 @@ class Search:
         self._taken: set[str] = set()
 
     async def run(self) -> Policy:
-        """Search until a round brings nothing, the rounds are over, or half of the call budget is spent."""
-        settings = self._run.settings
+        """Search until a round brings nothing, the rounds are over, or half of the call budget is spent.
+
+        Learners that train are asked in a round of their own, where the others have nothing left that helps.
+        """
+        dear = [learner for learner in self.learners if getattr(learner, "trains", False)]
+        cheap = [learner for learner in self.learners if learner not in dear]
         await self._baseline()
-        for number in range(1, settings.rounds + 1):
-            runners = await self._runners()
-            if not runners or not self.board.affords([r.proposal.policy for r in runners], settings.halving.rungs[0]):
+        asked = cheap or dear
+        for number in range(1, self._run.settings.rounds + 1):
+            improved = await self._round(number, asked)
+            if not improved and (asked is dear or not dear):
                 break
-            best = await race(self.head, runners, self.board, self._run.journal, number, settings.halving)
-            self._raced += [(runner, self.head) for runner in runners]
-            improved = best is not None and leads(best)
-            self._crown(number, best if improved else None, runners)
-            if not improved:
-                break
+            asked = (cheap or dear) if improved else dear
         return self.head
+
+    async def _round(self, number: int, learners: Sequence[Learner]) -> bool:
+        """Race what *learners* propose, and say whether the head has changed."""
+        halving = self._run.settings.halving
+        runners = await self._runners(learners)
+        if not runners or not self.board.affords([r.proposal.policy for r in runners], halving.rungs[0]):
+            return False
+        best = await race(self.head, runners, self.board, self._run.journal, number, halving)
+        self._raced += [(runner, self.head) for runner in runners]
+        improved = best is not None and leads(best)
+        self._crown(number, best if improved else None, runners)
+        return improved
 
     def contributions(self) -> tuple[Contribution, ...]:
         """Return what every raced candidate changed against the head of its round, harm included."""
@@ -80,12 +92,12 @@ class Search:
             )
         )
 
-    async def _runners(self) -> list[Runner]:
-        """Ask every learner; leave out what was raced before, and a change that lost in an earlier round."""
+    async def _runners(self, learners: Sequence[Learner]) -> list[Runner]:
+        """Ask every one of *learners*; leave out what was raced before, and a change that lost in an earlier round."""
         seen = {runner.proposal.policy.id for runner, _ in self._raced} | {self.head.id}
         lost = {(r.proposal.learner, r.proposal.change) for r, _ in self._raced if r.label not in self._taken}
         runners: list[Runner] = []
-        for learner in self.learners:
+        for learner in learners:
             for proposal in await _propose(learner, self.head, self.board):
                 if proposal.policy.id not in seen and (proposal.learner, proposal.change) not in lost:
                     seen.add(proposal.policy.id)

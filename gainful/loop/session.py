@@ -228,7 +228,7 @@ def _find(
 
 
 def _trainer(task: Task, model: Model, teaching: Teaching | None) -> Trainer | None:
-    """Return who trains, ``None`` where nothing is to be trained; raises what is in the way before anything is spent."""
+    """Return who trains, ``None`` where nothing is to be trained; raises ``TrainError`` before anything is spent."""
     if teaching is None:
         return None
     if not any(check.trusted for check in task.checks):

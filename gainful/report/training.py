@@ -46,7 +46,7 @@ def facts(taught: Taught) -> list[tuple[str, str]]:
         found.append(
             (
                 "unrelated prompts",
-                f"what was said before is {vetting.guard:+.3f} nats a token likelier, {vetting.guard_low:+.3f} at worst",
+                f"the base's own words: {vetting.guard:+.3f} nats a token likelier, {vetting.guard_low:+.3f} at worst",
             )
         )
     found.append(("it", words.sentence(f"may not race: {taught.refused}") if taught.refused else "may race."))
