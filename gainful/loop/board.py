@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gainful.core import Attempt, Case, Evidence, Policy, Usage, judge, lowest
 from gainful.gate import interval, mean_interval, proportion_interval
-from gainful.loop.events import ErrorGroup, Example, Interval
+from gainful.loop.events import ErrorGroup, Errors, Example, Interval
 from gainful.loop.run import Run
 
 EXAMPLES = 3  # shown of each error group
@@ -68,6 +68,20 @@ class Board:
         left = tuple(shown[case.id] for case in self.cases[self._raced :])
         practice = (*left, *self._task.practice_shown)
         return Evidence(self._task.kind, cases, tuple(attempts), self._seed, practice)
+
+    def errors(self, lineage: Sequence[Policy]) -> Errors:
+        """Return what the last of *lineage* gets wrong that one before it got right, on the cases all have answered."""
+        answered = [self._attempts.get(policy.id, ()) for policy in lineage]
+        worked = broken = corrected = repeated = 0
+        for attempts in zip(*answered, strict=False):
+            if any(attempt.score is None for attempt in attempts):
+                continue
+            *earlier, now = (attempt.score == 1.0 for attempt in attempts)
+            once_right = True in earlier
+            once_corrected = False in earlier and True in earlier[earlier.index(False) :]
+            worked, broken = worked + once_right, broken + (once_right and not now)
+            corrected, repeated = corrected + once_corrected, repeated + (once_corrected and not now)
+        return Errors(worked, broken, corrected, repeated)
 
     def true_gain(self, challenger: Policy, head: Policy) -> float | None:
         """Return the mean paired difference by the proof checks, from stored answers alone; no model is asked.

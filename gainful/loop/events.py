@@ -115,8 +115,23 @@ class Rung(Value, frozen=True, tag="rung"):
     standings: tuple[Standing, ...]
 
 
+class Errors(Value, frozen=True):
+    """The head on every dev case of its lineage that was once right, and on those that were once wrong and then right.
+
+    ``broken`` of the ``worked`` are wrong now, ``repeated`` of the ``corrected`` are wrong again.  All four count cases.
+    """
+
+    worked: int = 0
+    broken: int = 0
+    corrected: int = 0
+    repeated: int = 0
+
+
 class Head(Value, frozen=True, tag="head"):
-    """The round is over: the head of the lineage, changed or not, and its dev gain over the champion."""
+    """The round is over: the head of the lineage, changed or not, and its dev gain over the champion.
+
+    ``errors`` says what the lineage has unlearned on the way to it.
+    """
 
     round: int
     policy: str
@@ -127,6 +142,7 @@ class Head(Value, frozen=True, tag="head"):
     gain: float
     gain_over_champion: float
     groups: tuple[ErrorGroup, ...]
+    errors: Errors = Errors()
 
 
 class Unconfirmed(Value, frozen=True, tag="unconfirmed"):

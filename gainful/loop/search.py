@@ -17,6 +17,7 @@ class Search:
     def __init__(self, run: Run, board: Board, learners: Sequence[Learner]):
         self._run, self.board, self.learners = run, board, learners
         self.head = run.champion
+        self._lineage = [run.champion]
         self._raced: list[tuple[Runner, Policy]] = []  # every runner with the head it was raced against
         self._taken: set[str] = set()
 
@@ -110,6 +111,7 @@ class Search:
         if winner is not None:
             self.head = winner.proposal.policy
             self._taken.add(winner.label)
+            self._lineage.append(self.head)
         attempts = self.board.answered(self.head)
         self._run.journal.write(
             Head(
@@ -122,6 +124,7 @@ class Search:
                 gain=best.gain if best else 0.0,
                 gain_over_champion=self.board.paired(self.head, self._run.champion).mean,
                 groups=error_groups(self.board.cases, attempts),
+                errors=self.board.errors(self._lineage),
             )
         )
 

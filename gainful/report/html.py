@@ -199,6 +199,7 @@ def _environment() -> Environment:
         count=words.count,
         certifiable=words.certifiable,
         spent=words.spent,
+        unlearned=words.unlearned,
         sentence=words.sentence,
         pretty=_pretty,
         quoted=shlex.quote,

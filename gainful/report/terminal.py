@@ -208,7 +208,7 @@ class Terminal:
         self._line(
             f"It passes {words.interval(event.score)} of the dev cases: {words.points(event.gain)} on the one before, "
             f"{words.points(event.gain_over_champion)} on the policy in service. "
-            "Not proved yet: it was chosen on these very cases."
+            f"{words.unlearned(event.errors)} Not proved yet: it was chosen on these very cases."
         )
 
     # --- the proof ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 
 from gainful.core import Usage
-from gainful.loop.events import Interval, Power
+from gainful.loop.events import Errors, Interval, Power
 
 MINUS = "\u2212"
 INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that show nothing or move other text
@@ -154,6 +154,15 @@ def _shown(character: str) -> str:
     if character in "\t\r\x0b\x0c":
         return " "
     return "\ufffd" if unicodedata.category(character) in INVISIBLE else character
+
+
+def unlearned(errors: Errors) -> str:
+    """Say what a lineage got right once and gets wrong now; nothing where it got nothing right before."""
+    if not errors.worked:
+        return ""
+    broke = f"Of {count(errors.worked, 'case')} that an earlier policy got right it gets {errors.broken} wrong"
+    again = f", of {errors.corrected} that were corrected on the way {errors.repeated}" if errors.corrected else ""
+    return f"{broke}{again}."
 
 
 def sentence(text: str) -> str:
