@@ -389,7 +389,7 @@ def taught(refused: str = "") -> Taught:
         method="rejection",
         counts=counts,
         material=260,
-        trained=Trained("w" * 64, adapter, steps, 184.2, 1_900_000_000, 16_000, "early"),
+        trained=Trained("ab" * 32, adapter, steps, 184.2, 1_900_000_000, 16_000, "early"),
         vetting=Vetting(200, 0.985, 0.031, 0.62, -0.012, -0.048, refused),
         refused=refused,
     )
@@ -426,7 +426,7 @@ EVIL = (
 
 def poisoned(value: Any) -> Any:
     """Put hostile text into every text of a record, those that a program reads excepted."""
-    if isinstance(value, Value):
+    if isinstance(value, Value) and not isinstance(value, Adapter):
         fixed = ("test", "decision", "shape")
         fields = {f: getattr(value, f) for f in value.__struct_fields__}
         return type(value)(**{f: v if f in fixed else poisoned(v) for f, v in fields.items()})
