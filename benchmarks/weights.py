@@ -19,8 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import msgspec
-from figures import RESULTS, Figure, publish
+from figures import RESULTS
 from inside.five_gyms import GYMS, OfFive, five_gyms, gym_of
 
 from gainful.core import Answer, Case, Policy, Text

@@ -28,13 +28,13 @@ from gainful.cli_keys import keys
 from gainful.cli_serve import serve
 from gainful.core import GainfulError, ReceiptError, Stopped, StoreError, TaskError
 from gainful.dashboard.live import show as show_live
-from gainful.learners.weights import Teaching
+from gainful.learners.weights import Method, Teaching
 from gainful.loop import session
 from gainful.loop.calibrate import Plan
 from gainful.loop.events import Event, Progress
 from gainful.loop.replay import Reproduction, replay
 from gainful.loop.replay import reproduce as run_again
-from gainful.loop.run import Halving, Settings
+from gainful.loop.run import Cheaper, Halving, Settings
 from gainful.loop.verify import Report, Unreadable
 from gainful.loop.verify import verify as verify_receipt
 from gainful.report import words
@@ -137,12 +137,16 @@ def improve(
     train_base: Annotated[
         str | None, typer.Option(help="The weights of a served model: a folder, or on the hub.")
     ] = None,
+    cheaper: Annotated[bool, typer.Option("--cheaper", help="Look for fewer tokens at the same quality.")] = False,
+    margin: Annotated[float, typer.Option(help="By how much a cheaper policy may be worse.")] = Cheaper().margin,
     as_json: JsonOption = False,
 ) -> None:
     """Search for a better policy; promote it if it is proven."""
     memory = None if train_memory is None else int(train_memory * 1e9)
-    teaching = Teaching(minutes=train_minutes, memory_bytes=memory, base=train_base) if weights else None
-    settings = Settings(seed=seed, budget_calls=budget, teaching=teaching)
+    methods: tuple[Method, ...] = ("distillation",) if cheaper else ("rejection",)
+    teaching = Teaching(methods, minutes=train_minutes, memory_bytes=memory, base=train_base) if weights else None
+    goal = Cheaper(margin=margin) if cheaper else None
+    settings = Settings(seed=seed, budget_calls=budget, teaching=teaching, cheaper=goal)
     _improve(task, model, store or session.default_store(), settings, minutes, as_json)
 
 

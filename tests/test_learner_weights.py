@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from worlds import QUICK, call, case, luck, numbers, scripted, sums
 
 from gainful.checks.agreement import Agreement
-from gainful.core import Adapter, Demo, JsonObject, ModelError, Policy, TrainError
+from gainful.core import Adapter, Demo, JsonObject, ModelError, Policy, TrainError, Vote
 from gainful.learners.weights import Taught, Teaching
 from gainful.loop import improve as improving
 from gainful.loop import session
@@ -227,3 +227,26 @@ def test_a_model_whose_weights_are_elsewhere_is_refused_before_a_call_is_spent(t
     with pytest.raises(TrainError, match="name them with --train-base"):
         session.improve(sums(), model, tmp_path / "s.db", replace(QUICK, teaching=TEACHING))
     assert model.calls == []
+
+
+async def test_distillation_teaches_what_the_policy_says_in_service_to_one_that_is_asked_bare(tmp_path: Path) -> None:
+    shown = Demo(case=case(999), value={"name": "add", "arguments": {"a": 999, "b": 1999}})
+    voting = replace(sums().baseline, demos=(shown,), strategy=Vote(samples=3))
+    trainer = ScriptedTrainer()
+
+    events = await run(tmp_path, trainer, replace(TEACHING, methods=("distillation",)), voting)
+
+    proposed = next(event for event in events if isinstance(event, Proposed))
+    assert proposed.proposal.policy == Policy(format=voting.format, max_tokens=256, adapter=ADAPTER)
+    told = taught(events)
+    assert (told.counts.cases, told.counts.sampled) == (20, 20)
+    assert all(len(one.messages) < 3 and "Example" not in str(one.messages) for one in trainer.works[0].material)
+
+
+async def test_a_policy_that_is_asked_bare_has_nothing_to_distil(tmp_path: Path) -> None:
+    trainer = ScriptedTrainer()
+
+    events = await run(tmp_path, trainer, replace(TEACHING, methods=("distillation",)), Policy())
+
+    assert trainer.works == []
+    assert not any(isinstance(event, Taught) for event in events)

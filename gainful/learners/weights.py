@@ -6,7 +6,9 @@ proposal: that a loss fell is no evidence of anything.
 
 The student is asked with a short prompt: the head's without its demos.  So one training does two things at once, it
 learns from what was verified and it takes in what the long prompt said (context distillation, Snell et al. 2022,
-arXiv 2209.15189).  With ``prompt="own"`` it keeps the head's prompt.
+arXiv 2209.15189).  With ``prompt="own"`` it keeps the head's prompt.  The method ``distillation`` goes further: the
+head answers as it does in service, with votes and second thoughts, and the student has to say so at once, with neither
+demos nor instructions.  It is for runs that look for the same quality at fewer tokens.
 
 An adapter that the server answers otherwise with than the trainer does, that changes nothing, or that does harm to
 unrelated prompts is not proposed.  Whatever came of it is told to the workshop, which keeps it for the report.
@@ -26,17 +28,19 @@ from gainful.core import Attempt, Case, Evidence, JsonObject, Once, Policy, Prop
 from gainful.learners.lessons import Choosing, Counts, choose, count, pairs
 from gainful.train import Lesson, Material, Preference, Question, Recipe, Trained, Work
 
-Method: TypeAlias = Literal["rejection", "preferences", "rewards"]
+Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
 
 RECIPES: dict[Method, Recipe] = {
     "rejection": Recipe(method="sft"),
     "preferences": Recipe(method="dpo", learning_rate=5e-5, epochs=1.0),
     "rewards": Recipe(method="grpo", learning_rate=1e-4, epochs=1.0),
+    "distillation": Recipe(method="sft"),
 }
 WORDS: dict[Method, str] = {
     "rejection": "trained on {n} own verified answers",
     "preferences": "trained on {n} pairs of own right and wrong answers",
     "rewards": "trained on {n} questions with the checks as reward",
+    "distillation": "say the same unprompted, trained on {n} own verified answers",
 }
 
 
@@ -112,6 +116,10 @@ class Workshop(Protocol):
         """Answer *cases* at random under *policy*, judged by the checks that learning may use."""
         ...
 
+    async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
+        """Answer *cases* once each as *policy* does in service, judged likewise."""
+        ...
+
     async def train(self, work: Work, student: Policy) -> Trained:
         """Train; raises ``TrainError``.  *student* is asked in GRPO, by the checks that learning may use."""
         ...
@@ -138,9 +146,14 @@ class Weights:
         """Return what training brought that may race; none where too little was verified, or it may not."""
         draw = random.Random(f"{evidence.seed} {head.id}")
         cases = draw.sample(evidence.practice, min(self.teaching.cases, len(evidence.practice)))
-        rollouts = await self._sampled(head, cases)
+        sampled = [] if self.teaching.methods == ("distillation",) else await self._sampled(head, cases)
         proposals = []
         for method in self.teaching.methods:
+            rollouts = sampled
+            if method == "distillation":
+                if not is_longer(head):
+                    continue  # there is nothing to leave out
+                rollouts = await self.workshop.answer(head, cases)
             taught, policy = await self._teach(method, head, rollouts, evidence)
             self.workshop.tell(taught)
             if policy is not None:
@@ -162,6 +175,8 @@ class Weights:
     ) -> tuple[Taught, Policy | None]:
         teaching = self.teaching
         student = replace(head, strategy=Once(), demos=head.demos if teaching.prompt == "own" else ())
+        if method == "distillation":
+            student = replace(student, demos=(), instructions="")
         chosen = choose(rollouts, _reply, teaching.choosing, evidence.seed)
         counts = count(rollouts, chosen, head.demos)
         material = self._material(method, student, rollouts, evidence)
@@ -187,7 +202,7 @@ class Weights:
             return tuple(request(student, case, evidence.kind)["messages"])
 
         match method:
-            case "rejection":
+            case "rejection" | "distillation":
                 chosen = choose(rollouts, _reply, teaching.choosing, evidence.seed)
                 replies = [one.reply for one in chosen]
                 if teaching.shuffled:
@@ -201,6 +216,11 @@ class Weights:
             case "rewards":
                 mixed = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
                 return tuple(Question(asked(case), case.id, student.max_tokens) for case in mixed)
+
+
+def is_longer(policy: Policy) -> bool:
+    """Say whether *policy* takes more than one call with the bare question."""
+    return bool(policy.demos or policy.instructions or policy.strategy != Once())
 
 
 def _reply(case: Case, attempt: Attempt) -> str:

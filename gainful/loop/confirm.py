@@ -64,18 +64,23 @@ class Lifetime:
 
 
 class Plan(Value, frozen=True):
-    """What says how many cases a confirmation may use: the gain on dev, and the most the call budget covers."""
+    """What says how many cases a confirmation may use: the gain on dev, and the most the call budget covers.
+
+    ``margin`` is what the difference must exceed, below 0 where a challenger may be a little worse.
+    """
 
     gain: float
     most: int | None = None
+    margin: float = 0.0
 
     def size(self, level: float) -> int:
         """Return how many cases certify, with 90 % power, half of the gain on dev, and no more than the budget covers.
 
         Half, because dev flatters the policy that won there, the more so where other checks judge there than in the
-        proof.  And never so few that a promotion could certify next to nothing.
+        proof.  And never so few that a promotion could certify next to nothing.  What need only be no worse than by
+        the margin has that much further to fall.
         """
-        wanted = max(cases_for(max(self.gain / 2, LEAST_PLANNED), level), LEAST_CASES)
+        wanted = max(cases_for(min(1.0, max(self.gain / 2 - self.margin, LEAST_PLANNED)), level), LEAST_CASES)
         return wanted if self.most is None else min(wanted, self.most)
 
 
@@ -169,10 +174,10 @@ def _register(
         holdout_size=holdout.size,
         champion=run.champion.id,
         challenger=challenger.id,
-        test="e-process" if graded else "sign",
+        test="e-process" if graded or plan.margin else "sign",
         size=size,
         looks=schedule(size),
-        margin=0.0,
+        margin=plan.margin,
         base=repr(lifetime.budget.alpha),
         rank=lifetime.budget.rank,
         level=repr(level),

@@ -93,7 +93,10 @@ class Proposed(Value, frozen=True, tag="proposed"):
 
 
 class Standing(Value, frozen=True):
-    """How a candidate stands against the head on the cases both have answered; ``kept`` says whether it races on."""
+    """How a candidate stands against the head on the cases both have answered; ``kept`` says whether it races on.
+
+    ``saving`` is the share of the head's tokens on these cases that it does without, below 0 where it takes more.
+    """
 
     label: str
     policy: str
@@ -104,6 +107,7 @@ class Standing(Value, frozen=True):
     losses: int
     kept: bool
     usage: Usage
+    saving: float = 0.0
 
 
 class Rung(Value, frozen=True, tag="rung"):
@@ -118,7 +122,7 @@ class Rung(Value, frozen=True, tag="rung"):
 class Errors(Value, frozen=True):
     """The head on every dev case of its lineage that was once right, and on those that were once wrong and then right.
 
-    ``broken`` of the ``worked`` are wrong now, ``repeated`` of the ``corrected`` are wrong again.  All four count cases.
+    ``broken`` of the ``worked`` are wrong now, ``repeated`` of the ``corrected`` are wrong again; all count cases.
     """
 
     worked: int = 0

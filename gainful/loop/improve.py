@@ -35,12 +35,13 @@ async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
     head = await search.run()
     gain = board.paired(head, run.champion)
     most = affordable(run, head, board.usage.calls)
-    obstacle = hopeless or too_small(run, gain) or too_dear(run, most)
+    obstacle = hopeless or too_small(run, head, gain) or too_dear(run, most)
     receipt, decided = None, None
     if obstacle:
         run.journal.write(Unconfirmed(reason=obstacle))
     else:
-        decided, folder = await confirm(run, head, Plan(gain.mean, most))
+        goal = run.settings.cheaper
+        decided, folder = await confirm(run, head, Plan(gain.mean, most, -goal.margin if goal else 0.0))
         receipt = str(folder)
     promoted = decided is not None and decided.promoted
     finished = Finished(

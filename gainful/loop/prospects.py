@@ -50,8 +50,10 @@ def announce(run: Run) -> str | None:
     return obstacle
 
 
-def too_small(run: Run, gain: Interval) -> str | None:
+def too_small(run: Run, head: Policy, gain: Interval) -> str | None:
     """Say why a gain on dev is not worth a confirmation, ``None`` where it is."""
+    if run.settings.cheaper is not None:
+        return None if head.id != run.champion.id else "nothing that is as good takes fewer tokens; the champion stays"
     failures = Lifetime.of(run).failures
     wanted = run.settings.least_gain + run.settings.gain_step * failures
     if gain.mean >= wanted:

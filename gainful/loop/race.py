@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from gainful.core import Policy, Proposal, Usage, Value
+import msgspec
+
+from gainful.core import Attempt, Policy, Proposal, Usage, Value
 from gainful.loop.board import Board, difference
 from gainful.loop.events import Proposed, Rung, Standing
 from gainful.loop.journal import Journal
-from gainful.loop.run import Halving
+from gainful.loop.run import Cheaper, Settings
 
 LEAST_LEAD = 2  # dev cases' worth of score over the head: by a single case one policy leads another on noise alone
 
@@ -28,9 +31,10 @@ class Runner(Value, frozen=True):
 
 
 async def race(
-    head: Policy, runners: Sequence[Runner], board: Board, journal: Journal, round: int, halving: Halving
+    head: Policy, runners: Sequence[Runner], board: Board, journal: Journal, round: int, settings: Settings
 ) -> Standing | None:
     """Return the best runner's last standing, ``None`` where there was nobody to race or no budget left to do it."""
+    halving, goal = settings.halving, settings.cheaper
     for runner in runners:
         journal.write(Proposed(round=round, label=runner.label, proposal=runner.proposal))
     racing = {runner.label: runner.proposal.policy for runner in runners}
@@ -40,13 +44,11 @@ async def race(
         if not board.affords([head, *racing.values()], n):
             break
         standings = await _run_rung(head, racing, n, board, journal, f"round {round}, step {number + 1}")
+        standings.sort(key=lambda standing: _rank(standing, goal))
         last = number == len(halving.rungs) - 1 or n == len(board.cases)
         survivors = 1 if last else max(1, math.ceil(len(standings) * halving.keep))
-        kept = {s.label for s in standings[:survivors] if not last or leads(s)}
-        rung = tuple(
-            Standing(s.label, s.policy, s.n, s.score, s.gain, s.wins, s.losses, s.label in kept, s.usage)
-            for s in standings
-        )
+        kept = {s.label for s in standings[:survivors] if not last or leads(s, goal)}
+        rung = tuple(msgspec.structs.replace(s, kept=s.label in kept) for s in standings)
         journal.write(Rung(round=round, rung=number + 1, n=n, standings=rung))
         best = rung[0] if rung else None
         racing = {label: policy for label, policy in racing.items() if label in kept}
@@ -55,15 +57,27 @@ async def race(
     return best
 
 
-def leads(standing: Standing) -> bool:
-    """Say whether a runner is ahead of the head by ``LEAST_LEAD`` cases, so that it may follow it."""
+def leads(standing: Standing, goal: Cheaper | None = None) -> bool:
+    """Say whether a runner is ahead of the head by ``LEAST_LEAD`` cases, so that it may follow it.
+
+    Where the *goal* is to be cheaper: whether it saves enough and is not worse by more than the margin.
+    """
+    if goal is not None:
+        return standing.saving >= goal.saving and standing.gain >= -goal.margin
     return round(standing.gain * standing.n, 6) >= LEAST_LEAD
+
+
+def _rank(standing: Standing, goal: Cheaper | None) -> tuple[Any, ...]:
+    """What standings are ordered by, best first: the gain and then the saving, or the other way round."""
+    if goal is not None:
+        return (standing.gain < -goal.margin, -standing.saving, -standing.gain, standing.label)
+    return (-standing.gain, standing.usage.completion_tokens + standing.usage.prompt_tokens, standing.label)
 
 
 async def _run_rung(
     head: Policy, racing: dict[str, Policy], n: int, board: Board, journal: Journal, step: str
 ) -> list[Standing]:
-    """Bring head and runners to *n* cases; return the standings, best first (ties: fewer completion tokens first)."""
+    """Bring head and runners to *n* cases and return the runners' standings."""
     missing = sum(n - min(n, len(board.answered(policy))) for policy in (head, *racing.values()))
     done = 0
 
@@ -88,6 +102,11 @@ async def _run_rung(
                 losses=sum(g < 0 for g in gains),
                 kept=True,
                 usage=sum((a.usage for a in attempts), Usage()),
+                saving=round(1.0 - _tokens(attempts) / max(1, _tokens(reference)), 6),
             )
         )
-    return sorted(standings, key=lambda s: (-s.gain, s.usage.completion_tokens + s.usage.prompt_tokens, s.label))
+    return standings
+
+
+def _tokens(attempts: Sequence[Attempt]) -> int:
+    return sum(attempt.usage.prompt_tokens + attempt.usage.completion_tokens for attempt in attempts)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gainful.core import Attempt, Case, Check, Model, Policy, Value
+from gainful.core import Attempt, Case, Check, Model, Policy, TaskError, Value
 from gainful.engine.local import Engine
 from gainful.learners.weights import Teaching
 from gainful.loop.attempts import kept_attempts
@@ -23,6 +23,23 @@ class Halving(Value, frozen=True):
     keep: float = 0.4
 
 
+class Cheaper(Value, frozen=True):
+    """The goal of a run that saves instead of improving.
+
+    A policy wins that takes at most 1 - ``saving`` of the champion's tokens, and is proven worse by less than
+    ``margin``, in (0, 1) of score (non-inferiority).
+    """
+
+    margin: float = 0.05
+    saving: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.margin < 1.0:
+            raise TaskError(f"the margin is {self.margin!r}; it must be a score above 0 and below 1, such as 0.05")
+        if not 0.0 < self.saving < 1.0:
+            raise TaskError(f"the saving is {self.saving!r}; it must be a share above 0 and below 1, such as 0.2")
+
+
 class Settings(Value, frozen=True):
     """How a run goes; part of the run's name, so that the same command finds the same run again.
 
@@ -30,7 +47,8 @@ class Settings(Value, frozen=True):
     confirmation once its dev gain over the champion is ``least_gain``, and ``gain_step`` more for each
     confirmation that failed since the last promotion.  ``fresh_cases`` caps a confirmation on a task that makes
     new cases.  ``budget_calls`` caps the model calls of the run, repeated ones included; ``None``: no cap.
-    ``teaching`` says how the model's own weights are learned; ``None``: they are not.
+    ``teaching`` says how the model's own weights are learned; ``None``: they are not.  ``cheaper``: the run looks for
+    a policy that costs less and is as good.
     """
 
     seed: int = 0
@@ -42,6 +60,7 @@ class Settings(Value, frozen=True):
     fresh_cases: int = 400
     budget_calls: int | None = None
     teaching: Teaching | None = None
+    cheaper: Cheaper | None = None
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,13 @@ class Search:
 
     async def _round(self, number: int, learners: Sequence[Learner]) -> bool:
         """Race what *learners* propose, and say whether the head has changed."""
-        halving = self._run.settings.halving
+        settings = self._run.settings
         runners = await self._runners(learners)
-        if not runners or not self.board.affords([r.proposal.policy for r in runners], halving.rungs[0]):
+        if not runners or not self.board.affords([r.proposal.policy for r in runners], settings.halving.rungs[0]):
             return False
-        best = await race(self.head, runners, self.board, self._run.journal, number, halving)
+        best = await race(self.head, runners, self.board, self._run.journal, number, settings)
         self._raced += [(runner, self.head) for runner in runners]
-        improved = best is not None and leads(best)
+        improved = best is not None and leads(best, settings.cheaper)
         self._crown(number, best if improved else None, runners)
         return improved
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from gainful.core import Adapter, JsonObject, Model
+from gainful.models.adapters import find_adapter
 from gainful.train import Limits, Progress, Reading, Trained, Work, fine_tune, read_prompts
 
 Reward: TypeAlias = Callable[[str, Sequence[str]], Sequence[float]]
@@ -43,7 +44,8 @@ class BaseTrainer:
         self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str], max_tokens: int
     ) -> Sequence[Reading]:
         """Read in another process; raises ``TrainError``."""
-        return await asyncio.to_thread(read_prompts, adapter, self._base, prompts, replies, max_tokens)
+        folder = None if adapter is None else find_adapter(adapter)
+        return await asyncio.to_thread(read_prompts, folder, self._base, prompts, replies, max_tokens)
 
 
 def base_name(model: Model) -> str:

@@ -71,6 +71,14 @@ class Workshop:
             self._run.journal.progress("answers to practice cases", len(rollouts), len(cases))
         return rollouts
 
+    async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
+        """Answer *cases* once each as *policy* does in service, judged likewise."""
+        rollouts = []
+        async for attempt in self._run.attempts(policy, cases, self._run.task.checks):
+            rollouts.append(Rollout(case=cases[len(rollouts)], attempts=(attempt,)))
+            self._run.journal.progress("answers to practice cases", len(rollouts), len(cases))
+        return rollouts
+
     async def train(self, work: Work, student: Policy) -> Trained:
         """Train; raises ``TrainError``."""
         task = self._run.task

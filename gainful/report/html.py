@@ -200,6 +200,7 @@ def _environment() -> Environment:
         certifiable=words.certifiable,
         spent=words.spent,
         unlearned=words.unlearned,
+        margin=words.margin,
         sentence=words.sentence,
         pretty=_pretty,
         quoted=shlex.quote,

@@ -226,7 +226,7 @@ class Terminal:
             f"risk of a false promotion under {words.chance(event.level)}."
         )
         if event.margin:
-            self._line(f"The challenger must be better by more than {words.points(event.margin).lstrip('+')}.")
+            self._line(words.margin(event.margin))
         if event.test == "sign":
             self._line("won, lost: cases that only the challenger, only the champion got right.", style="dim")
             self._line("needed: wins that promote.  chance: of getting there, seen kindly.", style="dim")

@@ -156,6 +156,19 @@ def _shown(character: str) -> str:
     return "\ufffd" if unicodedata.category(character) in INVISIBLE else character
 
 
+def margin(value: float) -> str:
+    """Say what a margin asks of the challenger.
+
+    >>> margin(0.01)
+    'The challenger must be better by more than 1.0 points.'
+    >>> margin(-0.05)
+    'The challenger saves tokens, and must be worse by less than 5.0 points.'
+    """
+    if value < 0:
+        return f"The challenger saves tokens, and must be worse by less than {-100 * value:.1f} points."
+    return f"The challenger must be better by more than {100 * value:.1f} points."
+
+
 def unlearned(errors: Errors) -> str:
     """Say what a lineage got right once and gets wrong now; nothing where it got nothing right before."""
     if not errors.worked:
