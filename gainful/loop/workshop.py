@@ -73,7 +73,7 @@ class Workshop:
 
     async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
         """Answer *cases* once each as *policy* does in service, judged likewise."""
-        rollouts = []
+        rollouts: list[Rollout] = []
         async for attempt in self._run.attempts(policy, cases, self._run.task.checks):
             rollouts.append(Rollout(case=cases[len(rollouts)], attempts=(attempt,)))
             self._run.journal.progress("answers to practice cases", len(rollouts), len(cases))
