@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from worlds import QUICK, call, case, luck, numbers, scripted, sums
 
 from gainful.checks.agreement import Agreement
-from gainful.core import Adapter, Demo, JsonObject, ModelError, Policy, TrainError, Vote
+from gainful.core import Adapter, Demo, Format, JsonObject, ModelError, Policy, TrainError, Vote
 from gainful.learners.weights import Taught, Teaching
 from gainful.loop import improve as improving
 from gainful.loop import session
@@ -21,7 +21,7 @@ from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run
 from gainful.models import ScriptedModel
 from gainful.store import MemoModel, SQLiteStore
-from gainful.train import Lesson, Preference, Progress, Question, Reading, Trained, Work
+from gainful.train import Lesson, Preference, Progress, Question, Reading, Sampling, Trained, Work
 
 ADAPTER = Adapter(sha256="a" * 64, base="scripted", rank=4, alpha=8.0)
 TEACHING = Teaching(cases=20, samples=4, least=5)
@@ -31,10 +31,12 @@ TEACHING = Teaching(cases=20, samples=4, least=5)
 class ScriptedTrainer:
     """Trains nothing: notes what it was given, and reads prompts as told."""
 
+    answer: Callable[[JsonObject, int], str] = lambda body, sample: talks_until_trained(body, sample)
     greedy: Callable[[str], str] = str
     likelier: float = 0.0
     works: list[Work] = field(default_factory=list)
     worth: list[float] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
 
     async def fine_tune(
         self,
@@ -48,6 +50,13 @@ class ScriptedTrainer:
             if isinstance(one, Question):
                 self.worth += reward(one.case, ["nonsense"])
         return Trained(work.id, ADAPTER, (Progress(1, 1, 0.5),), 1.0, 1, 10)
+
+    async def sample(
+        self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], how: Sampling
+    ) -> Sequence[Sequence[str]]:
+        bodies = [{"messages": prompt, **({"adapter": 1} if adapter else {})} for prompt in prompts]
+        self.drawn += [self.answer(body, sample) for body in bodies for sample in range(how.samples)]
+        return [[self.answer(body, sample) for sample in range(how.samples)] for body in bodies]
 
     async def read(
         self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str], max_tokens: int
@@ -147,9 +156,9 @@ async def test_an_adapter_that_changes_no_answer_may_not_race(tmp_path: Path) ->
 
 
 async def test_too_little_verified_is_said_with_what_was_tried_and_nothing_is_trained(tmp_path: Path) -> None:
-    trainer = ScriptedTrainer()
+    trainer = ScriptedTrainer(answer=lambda *_: "The sum is easy.")
 
-    events = await run(tmp_path, trainer, replace(TEACHING, least=12), model=scripted(lambda *_: "The sum is easy."))
+    events = await run(tmp_path, trainer, replace(TEACHING, least=12))
 
     told = taught(events)
     assert told.refused.startswith("0 of 8 sampled answers to 2 practice cases passed the checks")
@@ -250,3 +259,16 @@ async def test_a_policy_that_is_asked_bare_has_nothing_to_distil(tmp_path: Path)
 
     assert trainer.works == []
     assert not any(isinstance(event, Taught) for event in events)
+
+
+@pytest.mark.parametrize(("shape", "drawn"), [("free", 80), ("schema", 0)])
+async def test_replies_are_drawn_by_the_trainer_unless_something_constrains_them(
+    tmp_path: Path, shape: str, drawn: int
+) -> None:
+    trainer = ScriptedTrainer()
+
+    events = await run(tmp_path, trainer, champion=replace(sums().baseline, format=Format(shape)))  # type: ignore[arg-type]
+
+    assert taught(events).counts.sampled == 80
+    assert len(trainer.drawn) >= drawn
+    assert bool(trainer.drawn) == bool(drawn)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from gainful.core import Adapter, JsonObject, Model
+from gainful.core import Adapter, JsonObject, Model, Stopped
 from gainful.models.adapters import find_adapter
-from gainful.train import Limits, Progress, Reading, Trained, Work, fine_tune, read_prompts
+from gainful.train import Limits, Progress, Reading, Sampling, Trained, Work, fine_tune, read_prompts, sample_replies
 
 Reward: TypeAlias = Callable[[str, Sequence[str]], Sequence[float]]
 """What sampled replies to a case, named by its id, are worth: each in [0, 1]."""
@@ -20,6 +21,12 @@ class Trainer(Protocol):
 
     async def fine_tune(self, work: Work, watch: Callable[[Progress], None], reward: Reward) -> Trained:
         """Train, saying how far it has come; raises ``TrainError``."""
+        ...
+
+    async def sample(
+        self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], how: Sampling
+    ) -> Sequence[Sequence[str]]:
+        """Return replies to *prompts* at random."""
         ...
 
     async def read(
@@ -38,14 +45,33 @@ class BaseTrainer:
 
     async def fine_tune(self, work: Work, watch: Callable[[Progress], None], reward: Reward) -> Trained:
         """Train in another process; raises ``TrainError``."""
-        return await asyncio.to_thread(fine_tune, work, self._base, self._limits, watch=watch, reward=reward)
+        left = threading.Event()
+
+        def watching(progress: Progress) -> None:
+            if left.is_set():
+                raise Stopped("training was stopped; the same command goes on from its checkpoint")
+            watch(progress)
+
+        try:
+            return await asyncio.to_thread(fine_tune, work, self._base, self._limits, watch=watching, reward=reward)
+        finally:
+            left.set()  # a thread cannot be cancelled: it stops at its next step
+
+    async def sample(
+        self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], how: Sampling
+    ) -> Sequence[Sequence[str]]:
+        """Sample in another process; raises ``TrainError``."""
+        return await asyncio.to_thread(sample_replies, _folder(adapter), self._base, prompts, how)
 
     async def read(
         self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str], max_tokens: int
     ) -> Sequence[Reading]:
         """Read in another process; raises ``TrainError``."""
-        folder = None if adapter is None else find_adapter(adapter)
-        return await asyncio.to_thread(read_prompts, folder, self._base, prompts, replies, max_tokens)
+        return await asyncio.to_thread(read_prompts, _folder(adapter), self._base, prompts, replies, max_tokens)
+
+
+def _folder(adapter: Adapter | None) -> Path | None:
+    return None if adapter is None else find_adapter(adapter)
 
 
 def base_name(model: Model) -> str:
