@@ -136,3 +136,7 @@ def main() -> None:
     runs = [one_seed(seed, chosen) for seed in range(chosen.seeds)]
     kind = "shuffled" if chosen.shuffled else "own"
     (RESULTS / f"weights_{kind}_runs.json").write_text(json.dumps(runs, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

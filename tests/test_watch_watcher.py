@@ -19,12 +19,12 @@ from street import Clock, Street, working
 from worlds import case, scripted, sums
 
 from gainful.checks import Grounding
-from gainful.core import Format, JsonObject, Policy
+from gainful.core import Format, JsonObject, Policy, TrainError
 from gainful.loop.replay import replay
 from gainful.loop.verify import verify
 from gainful.store import SQLiteStore
 from gainful.watch.service import Helm, Service, read_service, service_key, watch_lease
-from gainful.watch.watcher import Watcher, Workplace, is_dead, this_process
+from gainful.watch.watcher import AT_ONCE, Watcher, Workplace, is_dead, learning_model, this_process
 
 pytestmark = pytest.mark.slow  # hundreds of requests each
 
@@ -302,3 +302,19 @@ def test_a_watcher_that_is_closed_lets_the_next_one_act_at_once(store: SQLiteSto
     asyncio.run(live())
 
     assert store.find_lease(watch_lease("sums")) is None
+
+
+def test_learning_asks_a_server_little_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 32 calls at once in front of a server with few slots callers waited ten times as long while it learned."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+
+    assert learning_model("openai:small").concurrency == AT_ONCE == 4
+
+
+def test_weights_that_nobody_can_train_are_refused_before_anything_is_watched(
+    store: SQLiteStore, street: Street
+) -> None:
+    task = replace(street.task, improving=structs.replace(street.task.improving, weights=True))
+
+    with pytest.raises(TrainError, match="the weights of 'scripted' are not on this machine"):
+        Watcher(task, workplace(store, street))

@@ -28,13 +28,15 @@ log = logging.getLogger("gainful.loop")
 async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
     """Run to the end and return its last record."""
     hopeless = announce(run)
-    if run.trainer is not None and run.settings.teaching is not None:
-        learners = (*learners, Weights(Workshop(run, run.trainer), run.settings.teaching))
     board = Board(run)
+    workshop = Workshop(run, board)
+    if run.settings.teaching is not None:
+        learners = (*learners, Weights(workshop, run.settings.teaching))
     search = Search(run, board, learners)
     head = await search.run()
     gain = board.paired(head, run.champion)
-    most = affordable(run, head, board.usage.calls)
+    spent = board.usage + workshop.usage
+    most = affordable(run, head, spent.calls)
     obstacle = hopeless or too_small(run, head, gain) or too_dear(run, most)
     receipt, decided = None, None
     if obstacle:
@@ -49,7 +51,7 @@ async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
         promoted=promoted,
         receipt=receipt,
         contributions=search.contributions(),
-        search_usage=board.usage,
+        search_usage=spent,
         confirm_usage=decided.usage if decided else Usage(),
     )
     run.journal.write(finished)

@@ -27,7 +27,6 @@ from gainful.core import (
     Policy,
     Stopped,
     StoreError,
-    TrainError,
     Usage,
     Value,
     digest,
@@ -36,7 +35,6 @@ from gainful.core import (
 )
 from gainful.engine.local import Engine
 from gainful.learners import LEARNERS
-from gainful.learners.weights import Teaching
 from gainful.loop import calibrate as calibrating
 from gainful.loop import improve as improving
 from gainful.loop.attempts import kept_attempts
@@ -45,12 +43,11 @@ from gainful.loop.calibrate import Audit, Bench, Calibration, Plan
 from gainful.loop.events import ErrorGroup, Event, Finished, Interval
 from gainful.loop.journal import Journal, Watcher, read_events
 from gainful.loop.run import Run, Settings
-from gainful.loop.trainer import BaseTrainer, Trainer
+from gainful.loop.trainer import trainer_for
 from gainful.models import connect
 from gainful.store import MemoModel, Store, open_store
 from gainful.store import Run as StoredRun
 from gainful.tasks import Task, load
-from gainful.train import Limits, missing
 
 T = TypeVar("T")
 
@@ -167,7 +164,7 @@ async def _improve(
 ) -> Result:
     task = load(task) if isinstance(task, str) else task
     async with _opened(model, place) as (store, memo, model_spec):
-        trainer = _trainer(task, memo, settings.teaching)
+        trainer = trainer_for(task, memo, settings.teaching)
         with store.lock_run(task.name):
             found = _find(store, task, memo, model_spec, settings, learners)
             if found.finished:
@@ -225,27 +222,6 @@ def _find(
     name = digest({**spec, "champion": current})[:RUN_DIGITS]
     store.start_run(name, task.name, {**spec, "champion": current, "ledger": len(store.ledger(task.holdout.digest))})
     return store.find_run(name)
-
-
-def _trainer(task: Task, model: Model, teaching: Teaching | None) -> Trainer | None:
-    """Return who trains, ``None`` where nothing is to be trained; raises ``TrainError`` before anything is spent."""
-    if teaching is None:
-        return None
-    if not any(check.trusted for check in task.checks):
-        judged = ", ".join(check.name for check in task.checks)
-        raise TrainError(
-            f"task {task.name!r} has no trusted check to learn weights by (it has: {judged}): a model trained on what "
-            "nobody verified learns its errors; add a check that compares, validates or executes"
-        )
-    base = teaching.base or getattr(model, "file", None)
-    if base is None:
-        raise TrainError(
-            f"the weights of {model.name!r} are not on this machine; name them with --train-base, a folder or a model "
-            "on the hub"
-        )
-    if lack := missing():
-        raise TrainError(lack)
-    return BaseTrainer(base, Limits(teaching.minutes, teaching.memory_bytes))
 
 
 async def _evaluate(

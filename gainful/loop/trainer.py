@@ -8,9 +8,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from gainful.core import Adapter, JsonObject, Model, Stopped
+from gainful.core import Adapter, JsonObject, Model, Stopped, TrainError
+from gainful.learners.weights import Teaching
 from gainful.models.adapters import find_adapter
-from gainful.train import Limits, Progress, Reading, Sampling, Trained, Work, fine_tune, read_prompts, sample_replies
+from gainful.tasks.task import Task
+from gainful.train import (
+    Limits,
+    Progress,
+    Reading,
+    Sampling,
+    Trained,
+    Work,
+    fine_tune,
+    missing,
+    read_prompts,
+    sample_replies,
+)
 
 Reward: TypeAlias = Callable[[str, Sequence[str]], Sequence[float]]
 """What sampled replies to a case, named by its id, are worth: each in [0, 1]."""
@@ -78,3 +91,24 @@ def base_name(model: Model) -> str:
     """Return what an adapter for *model* calls its base: the digest of its file, else the name it is served under."""
     identity = model.identity
     return str(identity.get("gguf_sha256") or identity.get("model") or model.name)
+
+
+def trainer_for(task: Task, model: Model, teaching: Teaching | None) -> Trainer | None:
+    """Return who trains, ``None`` where nothing is to be trained; raises ``TrainError`` before anything is spent."""
+    if teaching is None:
+        return None
+    if not any(check.trusted for check in task.checks):
+        judged = ", ".join(check.name for check in task.checks)
+        raise TrainError(
+            f"task {task.name!r} has no trusted check to learn weights by (it has: {judged}): a model trained on what "
+            "nobody verified learns its errors; add a check that compares, validates or executes"
+        )
+    base = teaching.base or getattr(model, "file", None)
+    if base is None:
+        raise TrainError(
+            f"the weights of {model.name!r} are not on this machine; name a folder or a model on the hub, with "
+            "--train-base or improve.train_base"
+        )
+    if lack := missing():
+        raise TrainError(lack)
+    return BaseTrainer(base, Limits(teaching.minutes, teaching.memory_bytes))

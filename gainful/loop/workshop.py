@@ -26,6 +26,8 @@ from gainful.core import (
     Policy,
     RequestRefused,
     Rollout,
+    TrainError,
+    Usage,
     judge,
     lowest,
     message_text,
@@ -33,6 +35,7 @@ from gainful.core import (
 from gainful.engine.local import WINDOW, in_order
 from gainful.gate import lower_bound
 from gainful.learners.weights import Taught, Vetting
+from gainful.loop.board import Board
 from gainful.loop.run import Run
 from gainful.loop.trainer import Trainer, base_name
 from gainful.train import Progress, Reading, Sampling, Trained, Work
@@ -53,11 +56,21 @@ class Served(NamedTuple):
 
 
 class Workshop:
-    """One run's house, where *trainer* trains."""
+    """One run's house, where its trainer trains; it shares the run's call budget with the *board*.
 
-    def __init__(self, run: Run, trainer: Trainer) -> None:
+    ``usage`` is what the server was asked for here.  What the trainer draws and reads itself is no call.
+    """
+
+    def __init__(self, run: Run, board: Board) -> None:
+        self.usage = Usage()
         self._run = run
-        self._trainer = trainer
+        self._board = board
+
+    @property
+    def _trainer(self) -> Trainer:
+        if self._run.trainer is None:
+            raise TrainError(f"nobody trains for task {self._run.task.name!r}; open the run with a trainer")
+        return self._run.trainer
 
     @property
     def base(self) -> str:
@@ -74,17 +87,21 @@ class Workshop:
             how = Sampling(samples, temperature, policy.max_tokens, self._run.settings.seed)
             drawn = await self._trainer.sample(policy.adapter, [body["messages"] for body in bodies], how)
             return [self._judged(case, policy, replies) for case, replies in zip(cases, drawn, strict=True)]
+        cases = self._affordable(cases, samples)
         rollouts = []
         async for rollout in self._run.engine.rollouts(policy, cases, self._run.task.checks, samples, temperature):
             rollouts.append(rollout)
+            self.usage += sum((attempt.usage for attempt in rollout.attempts), Usage())
             self._run.journal.progress("answers to practice cases", len(rollouts), len(cases))
         return rollouts
 
     async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
         """Answer *cases* once each as *policy* does in service, judged likewise."""
         rollouts: list[Rollout] = []
+        cases = self._affordable(cases, policy.most_calls)
         async for attempt in self._run.attempts(policy, cases, self._run.task.checks):
             rollouts.append(Rollout(case=cases[len(rollouts)], attempts=(attempt,)))
+            self.usage += attempt.usage
             self._run.journal.progress("answers to practice cases", len(rollouts), len(cases))
         return rollouts
 
@@ -127,6 +144,13 @@ class Workshop:
         """Write down what came of a training."""
         self._run.journal.write(taught)
 
+    def _affordable(self, cases: Sequence[Case], calls: int) -> Sequence[Case]:
+        """Return as many of *cases*, at *calls* each, as half of the run's budget has left."""
+        budget = self._run.settings.budget_calls
+        if budget is None:
+            return cases
+        return cases[: max(0, budget // 2 - self._board.usage.calls - self.usage.calls) // calls]
+
     def _judged(self, case: Case, policy: Policy, replies: Sequence[str]) -> Rollout:
         """Return the replies to *case* as attempts; what they took is not known."""
         attempts = []
@@ -158,6 +182,7 @@ class Workshop:
                 reply = await model.complete({**body, "logprobs": True})
             except RequestRefused:
                 return Served("", ())
+            self.usage += reply.usage
             tokens = (reply.body["choices"][0].get("logprobs") or {}).get("content") or ()
             return Served(message_text(reply.message).strip(), tuple(token["logprob"] for token in tokens))
 

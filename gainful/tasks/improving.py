@@ -23,7 +23,9 @@ class Improving(Value, frozen=True):
     proof; of challenger and champion in service only what they say within ``feedback_s`` of a request, and a request is
     not looked at before.  ``apart``: nothing is learned for all from one key alone.  ``most_of_a_key`` is the share of
     the cases to learn from that may come from one key where there are several.  ``probes`` cases are begun in
-    every ``probe_hours``, evenly spread, each asked three times, that many hours apart: ``3 * probes`` calls.
+    every ``probe_hours``, evenly spread, each asked three times, that many hours apart: ``3 * probes`` calls.  With
+    ``weights`` the model's own weights are learned too, where prompts have nothing left that helps; those of a model
+    that a server serves are ``train_base``, a folder or a model on the hub.
     """
 
     after_errors: int = 20
@@ -43,6 +45,8 @@ class Improving(Value, frozen=True):
     probes: int = 160
     probe_hours: float = 24.0
     canaries: tuple[str, ...] = ()
+    weights: bool = False
+    train_base: str = ""
 
     def __post_init__(self) -> None:
         for name in ("shadow", "holdback"):

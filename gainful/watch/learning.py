@@ -15,10 +15,12 @@ import msgspec
 
 from gainful.core import JsonObject, Learner, Model, StoreError, Usage, canonical, digest
 from gainful.learners import LEARNERS
+from gainful.learners.weights import Teaching
 from gainful.loop.events import Finished, Opened, Unconfirmed
 from gainful.loop.improve import improve
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run, Settings
+from gainful.loop.trainer import trainer_for
 from gainful.store import Lease, Store
 from gainful.store import Run as StoredRun
 from gainful.tasks import Task
@@ -28,6 +30,7 @@ from gainful.watch.service import service_key
 from gainful.watch.traffic_task import needs_targets, traffic_task
 from gainful.watch.triggers import LATEST, Reason, reason_to_try, watch_runs
 
+PRACTICE_CASES = 400  # that weights are trained on
 DEV_CASES = 120  # that a run learns from: what the last step of a race uses, twice over
 ROUNDS = 3
 FRESH_CASES = 400
@@ -67,6 +70,9 @@ class Learning:
         self._model = model
         self._place = place
         self._learners = learners
+        base = task.improving.train_base or None
+        self._teaching = Teaching(base=base) if task.improving.weights else None
+        self._trainer = trainer_for(task, model, self._teaching)
         self._reason: Reason | None = None
         self._not_before = 0.0
         self._now = 0.0
@@ -146,6 +152,9 @@ class Learning:
         only_targets = needs_targets(task)
         latest = store.banked(task.name, "dev", limit=LATEST, only_targets=only_targets)
         chosen = select(latest, task.improving, DEV_CASES, seed)
+        known = {banked.id for banked in chosen}
+        left = [banked for banked in latest if banked.id not in known]
+        practice = select(left, task.improving, PRACTICE_CASES, seed) if task.improving.weights else []
         on_traffic = traffic_task(task, store, chosen)
         champion = store.champion(task.name)
         reason = self._reason
@@ -153,7 +162,11 @@ class Learning:
             raise StoreError(f"task {task.name!r}: no run is due; nothing was begun")
         free = store.count_banked(task.name, "held-out", only_targets=only_targets)
         settings = Settings(
-            seed=seed, rounds=ROUNDS, fresh_cases=min(free, FRESH_CASES), budget_calls=reason.budget_calls
+            seed=seed,
+            rounds=ROUNDS,
+            fresh_cases=min(free, FRESH_CASES),
+            budget_calls=reason.budget_calls,
+            teaching=self._teaching,
         )
         spec: JsonObject = {
             "task": on_traffic.spec,
@@ -165,7 +178,12 @@ class Learning:
             "gainful": importlib.metadata.version("gainful"),
             "champion": champion,
             "ledger": len(store.ledger(on_traffic.holdout.digest)),
-            "watch": {"at": self._now, "why": reason.why, "cases": [banked.id for banked in chosen]},
+            "watch": {
+                "at": self._now,
+                "why": reason.why,
+                "cases": [banked.id for banked in chosen],
+                "practice": [banked.id for banked in practice],
+            },
         }
         name = digest(spec)[:RUN_DIGITS]
         store.start_run(name, task.name, spec)
@@ -174,9 +192,11 @@ class Learning:
     def _opened(self, stored: StoredRun, lease: Lease) -> Run:
         """Return the run as it can be gone on with."""
         store, spec = self._store, stored.spec
-        chosen = store.find_banked(self._task.name, spec["watch"]["cases"])
+        chosen, practice = (
+            store.find_banked(self._task.name, spec["watch"].get(part, ())) for part in ("cases", "practice")
+        )
         return Run(
-            task=traffic_task(self._task, store, chosen),
+            task=traffic_task(self._task, store, chosen, practice),
             champion=store.policy(spec["champion"]),
             ledger_start=spec["ledger"],
             model=self._model,
@@ -188,4 +208,5 @@ class Learning:
             signing_key=self._place.signing_key,
             installs=False,
             lease=lease,
+            trainer=self._trainer,
         )

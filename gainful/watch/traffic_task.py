@@ -29,8 +29,11 @@ def proof_checks(task: Task) -> tuple[Check, ...]:
     return tuple(check for check in task.keyless if check.trusted)
 
 
-def traffic_task(task: Task, store: Store, chosen: Sequence[Banked]) -> Task:
-    """Return *task* on the cases *chosen* from its traffic, with a hold-out that is fresh for every confirmation."""
+def traffic_task(task: Task, store: Store, chosen: Sequence[Banked], practice: Sequence[Banked] = ()) -> Task:
+    """Return *task* on the cases *chosen* from its traffic, with a hold-out that is fresh for every confirmation.
+
+    *practice* are further cases, to train on.
+    """
     only_targets = needs_targets(task)
     checks = task.checks if only_targets else tuple(c for c in task.checks if not c.needs_target) or task.keyless
     proof = proof_checks(task)
@@ -45,6 +48,7 @@ def traffic_task(task: Task, store: Store, chosen: Sequence[Banked]) -> Task:
     return replace(
         task,
         dev=tuple(banked.case for banked in chosen),
+        practice=tuple(banked.case for banked in practice),
         holdout=holdout,
         checks=checks,
         proof=proof,

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gainful.core import GainfulError, JsonObject, Learner, Model, StoreError
+from gainful.core import GainfulError, JsonObject, Learner, Model, StoreError, StreamingModel
 from gainful.learners import LEARNERS
 from gainful.loop.session import data_folder
 from gainful.models import connect
@@ -34,6 +34,7 @@ from gainful.watch.probes import ProbeReport, Probes
 from gainful.watch.screen import screen
 from gainful.watch.service import Helm, Mode, Service, Stage, next_seed, service_key, settle, stages_of, watch_lease
 
+AT_ONCE = 4  # calls of learning under way: callers come first, and wait for what a server does for us
 ROUND_S = 2.0  # between two rounds: a bad champion is noticed within seconds
 LEASE_S = 60.0  # a watcher that has been silent for so long is dead
 EXCHANGES_A_ROUND = 10_000  # taken in at once: a long backlog must not keep the watcher from taking back
@@ -299,11 +300,16 @@ def is_dead(holder: str) -> bool:
     return False
 
 
+def learning_model(spec: str) -> StreamingModel:
+    """Return the model that *spec* names, to learn with: it is asked little at once."""
+    return connect(spec, concurrency=AT_ONCE)
+
+
 async def _watch(tasks: Sequence[Task], model: str, path: Path, *, once: bool) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    connected = connect(model)
+    connected = learning_model(model)
     with open_store(path) as store:
         place = Workplace(
             store=store,
