@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import time
 from pathlib import Path
 
 import msgspec
@@ -276,7 +275,7 @@ def test_a_rollback_is_the_last_move_and_moves_the_champion(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_year_of_tallies_is_read_within_a_second(tmp_path: Path) -> None:
+def test_a_year_of_tallies_becomes_as_many_points_as_a_screen_has_columns_for(tmp_path: Path) -> None:
     rng = random.Random(1)
     year = [
         hour(rng, k, policy, arm, 38, 0.6)  # a million requests in all
@@ -286,9 +285,7 @@ def test_a_year_of_tallies_is_read_within_a_second(tmp_path: Path) -> None:
     with SQLiteStore(tmp_path / "store.db") as store:
         store.take_in(TASK, "tallies", 1, (), year)
     with open_for_reading(tmp_path / "store.db") as store:
-        began_s = time.perf_counter()
         picture = snapshot(store, TASK, START + 8_760 * HOUR_S)
-        took_s = time.perf_counter() - began_s
 
     assert picture.spend.all.requests == 8_760 * 3 * 38
-    assert took_s < 1.0
+    assert 300 <= len(picture.quality.at) <= 400
