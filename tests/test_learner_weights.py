@@ -233,7 +233,7 @@ def test_weights_are_not_learned_by_what_no_trusted_check_verified(tmp_path: Pat
 
 def test_a_model_whose_weights_are_elsewhere_is_refused_before_a_call_is_spent(tmp_path: Path) -> None:
     model = scripted()
-    with pytest.raises(TrainError, match="with --train-base or improve.train_base"):
+    with pytest.raises(TrainError, match=r"with --train-base or improve\.train_base"):
         session.improve(sums(), model, tmp_path / "s.db", replace(QUICK, teaching=TEACHING))
     assert model.calls == []
 
