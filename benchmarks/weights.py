@@ -101,7 +101,7 @@ def one_seed(seed: int, chosen: argparse.Namespace) -> dict[str, object]:
     store = WORK / f"{name}.db"
     task, cases = five_gyms(DEV, PRACTICE, EVALUATED, seed)
     teaching = Teaching(
-        cases=chosen.cases, samples=chosen.samples, least=40, minutes=chosen.train_minutes, shuffled=chosen.shuffled
+        cases=chosen.cases, samples=chosen.samples, minutes=chosen.train_minutes, shuffled=chosen.shuffled
     )
     settings = Settings(
         seed=seed, rounds=chosen.rounds, halving=Halving((10, 30, 60)), fresh_cases=300, teaching=teaching
@@ -134,6 +134,7 @@ def main() -> None:
     chosen = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     runs = [one_seed(seed, chosen) for seed in range(chosen.seeds)]
+    RESULTS.mkdir(parents=True, exist_ok=True)
     kind = "shuffled" if chosen.shuffled else "own"
     (RESULTS / f"weights_{kind}_runs.json").write_text(json.dumps(runs, indent=2) + "\n")
 

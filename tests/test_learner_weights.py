@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from msgspec.structs import replace
@@ -261,14 +262,17 @@ async def test_a_policy_that_is_asked_bare_has_nothing_to_distil(tmp_path: Path)
     assert not any(isinstance(event, Taught) for event in events)
 
 
-@pytest.mark.parametrize(("shape", "drawn"), [("free", 80), ("schema", 0)])
-async def test_replies_are_drawn_by_the_trainer_unless_something_constrains_them(
-    tmp_path: Path, shape: str, drawn: int
+@pytest.mark.parametrize(
+    ("shape", "says", "asked"), [("free", "a call", 0), ("schema", "a call", 0), ("schema", "?", 80)]
+)
+async def test_replies_are_drawn_by_the_trainer_unless_a_schema_is_all_that_makes_them_right(
+    tmp_path: Path, shape: Literal["free", "schema"], says: str, asked: int
 ) -> None:
-    trainer = ScriptedTrainer()
+    trainer = ScriptedTrainer(answer=talks_until_trained if says == "a call" else lambda *_: "?")
+    model = scripted(talks_until_trained)
 
-    events = await run(tmp_path, trainer, champion=replace(sums().baseline, format=Format(shape)))  # type: ignore[arg-type]
+    events = await run(tmp_path, trainer, champion=replace(sums().baseline, format=Format(shape)), model=model)
 
-    assert taught(events).counts.sampled == 80
-    assert len(trainer.drawn) >= drawn
-    assert bool(trainer.drawn) == bool(drawn)
+    assert taught(events).counts.verified > 0
+    assert sum(body["temperature"] > 0 and "logprobs" not in body for body in model.calls) >= asked
+    assert bool(asked) == any(body["temperature"] > 0 for body in model.calls)

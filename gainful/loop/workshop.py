@@ -80,14 +80,22 @@ class Workshop:
     async def sample(self, policy: Policy, cases: Sequence[Case], samples: int, temperature: float) -> list[Rollout]:
         """Answer *cases* at random under *policy*, judged by the checks that learning may use.
 
-        Where nothing constrains the replies the trainer draws them, which is several times as fast as the server.
+        The trainer draws them, several times as fast as the server, and bound by no schema; where a schema is all that
+        makes answers right, so that none of these was, the server draws them.
         """
         bodies = [request(policy, case, self._run.task.kind) for case in cases]
-        if bodies and not any("response_format" in body or "tools" in body for body in bodies):
+        if bodies and not any("tools" in body for body in bodies):
             how = Sampling(samples, temperature, policy.max_tokens, self._run.settings.seed)
             drawn = await self._trainer.sample(policy.adapter, [body["messages"] for body in bodies], how)
-            return [self._judged(case, policy, replies) for case, replies in zip(cases, drawn, strict=True)]
-        cases = self._affordable(cases, samples)
+            rollouts = [self._judged(case, policy, replies) for case, replies in zip(cases, drawn, strict=True)]
+            is_bound = any("response_format" in body for body in bodies)
+            if not is_bound or any(rollout.verified for rollout in rollouts):
+                return rollouts
+        return await self._served_rollouts(policy, self._affordable(cases, samples), samples, temperature)
+
+    async def _served_rollouts(
+        self, policy: Policy, cases: Sequence[Case], samples: int, temperature: float
+    ) -> list[Rollout]:
         rollouts = []
         async for rollout in self._run.engine.rollouts(policy, cases, self._run.task.checks, samples, temperature):
             rollouts.append(rollout)
