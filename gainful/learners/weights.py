@@ -17,14 +17,30 @@ unrelated prompts is not proposed.  Whatever came of it is told to the workshop,
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from msgspec.structs import replace
 
 from gainful.answers.prompt import request
-from gainful.core import Attempt, Case, Evidence, JsonObject, Once, Policy, Proposal, Rollout, Value
+from gainful.core import (
+    Attempt,
+    Case,
+    Choice,
+    Demo,
+    Evidence,
+    Format,
+    JsonObject,
+    Number,
+    Once,
+    Policy,
+    Proposal,
+    Rollout,
+    Text,
+    Value,
+    canonical,
+)
 from gainful.learners.lessons import Choosing, Counts, choose, count, pairs
 from gainful.train import Lesson, Material, Preference, Question, Recipe, Trained, Work
 
@@ -44,6 +60,7 @@ WORDS: dict[Method, str] = {
 }
 
 
+EXAMPLES = 4  # of different answers, from which a small model sees what kind of answer is wanted
 PILOT = 10  # one case in so many is answered first, to see whether the rest is worth its calls
 
 
@@ -146,45 +163,56 @@ class Weights:
         """Return what training brought that may race; none where too little was verified, or it may not."""
         draw = random.Random(f"{evidence.seed} {head.id}")
         cases = draw.sample(evidence.practice, min(self.teaching.cases, len(evidence.practice)))
-        sampled = [] if self.teaching.methods == ("distillation",) else await self._sampled(head, cases)
+        asked, sampled = head, list[Rollout]()
+        if self.teaching.methods != ("distillation",):
+            asked, sampled = await self._sampled(head, evidence, cases)
         proposals = []
         for method in self.teaching.methods:
-            rollouts = sampled
+            teacher, rollouts = asked, sampled
             if method == "distillation":
                 if not is_longer(head):
                     continue  # there is nothing to leave out
-                rollouts = await self.workshop.answer(head, cases)
-            taught, policy = await self._teach(method, head, rollouts, evidence)
+                teacher, rollouts = head, await self.workshop.answer(head, cases)
+            taught, policy = await self._teach(method, teacher, rollouts, evidence)
             self.workshop.tell(taught)
             if policy is not None:
                 change = WORDS[method].format(n=taught.material)
                 proposals.append(Proposal(policy=policy, learner=self.name, change=change))
         return proposals
 
-    async def _sampled(self, head: Policy, cases: Sequence[Case]) -> list[Rollout]:
-        """Return what was answered to *cases*: to the first of them alone where those show that all are too few."""
+    async def _sampled(self, head: Policy, evidence: Evidence, cases: Sequence[Case]) -> tuple[Policy, list[Rollout]]:
+        """Return what was answered to *cases*, and under which policy: that which most of the first came right under.
+
+        Where those show that all are too few, the first alone are answered.
+        """
         teaching, first = self.teaching, max(1, len(cases) // PILOT)
-        rollouts = await self.workshop.sample(head, cases[:first], teaching.samples, teaching.temperature)
-        solved = sum(bool(rollout.verified) for rollout in rollouts)
-        if (solved + 1) * PILOT < teaching.least:
-            return rollouts
-        return rollouts + await self.workshop.sample(head, cases[first:], teaching.samples, teaching.temperature)
+        best, most = (head, list[Rollout]()), -1
+        for teacher in teachers(head, evidence):
+            rollouts = await self.workshop.sample(teacher, cases[:first], teaching.samples, teaching.temperature)
+            solved = sum(bool(rollout.verified) for rollout in rollouts)
+            if solved > most:
+                best, most = (teacher, rollouts), solved
+        teacher, rollouts = best
+        if (most + 1) * PILOT >= teaching.least:
+            rest = cases[first:]
+            rollouts = rollouts + await self.workshop.sample(teacher, rest, teaching.samples, teaching.temperature)
+        return teacher, rollouts
 
     async def _teach(
-        self, method: Method, head: Policy, rollouts: Sequence[Rollout], evidence: Evidence
+        self, method: Method, teacher: Policy, rollouts: Sequence[Rollout], evidence: Evidence
     ) -> tuple[Taught, Policy | None]:
         teaching = self.teaching
-        student = replace(head, strategy=Once(), demos=head.demos if teaching.prompt == "own" else ())
+        student = replace(teacher, strategy=Once(), demos=teacher.demos if teaching.prompt == "own" else ())
         if method == "distillation":
             student = replace(student, demos=(), instructions="")
         chosen = choose(rollouts, _reply, teaching.choosing, evidence.seed)
-        counts = count(rollouts, chosen, head.demos)
+        counts = count(rollouts, chosen, teacher.demos)
         material = self._material(method, student, rollouts, evidence)
         taught = Taught(learner=self.name, method=method, counts=counts, material=len(material))
         if len(material) < teaching.least:
             return replace(taught, refused=_too_few(method, counts, len(material), teaching.least)), None
         recipe = teaching.recipe or RECIPES[method]
-        start = head.adapter if teaching.start == "last" else None
+        start = teacher.adapter if teaching.start == "last" else None
         work = Work(self.workshop.base, material, recipe, start, evidence.seed)
         trained = await self.workshop.train(work, student)
         policy = replace(student, adapter=trained.adapter)
@@ -216,6 +244,25 @@ class Weights:
             case "rewards":
                 mixed = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
                 return tuple(Question(asked(case), case.id, student.max_tokens) for case in mixed)
+
+
+def teachers(head: Policy, evidence: Evidence) -> Iterator[Policy]:
+    """Yield the policies to sample under: the head, and where words will do the head with more examples, in words.
+
+    A schema makes single answers right, and samples dull; what comes right in words can be learned in words.
+    """
+    yield head
+    if not isinstance(evidence.kind, Text | Number | Choice):
+        return
+    seen = {canonical(demo.value) for demo in head.demos}
+    more = list(head.demos)
+    for case, attempt in evidence.verified():
+        if len(more) < EXAMPLES and canonical(attempt.answer.value) not in seen:
+            seen.add(canonical(attempt.answer.value))
+            more.append(Demo(case=replace(case, target=None), value=attempt.answer.value))
+    freer = replace(head, demos=tuple(more), format=Format())
+    if freer != head:
+        yield freer
 
 
 def is_longer(policy: Policy) -> bool:
