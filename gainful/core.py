@@ -702,10 +702,6 @@ class CalibrationError(GainfulError):
     """Nothing can be calibrated: no verdict is known beyond doubt, or a package is missing."""
 
 
-class TrainError(GainfulError):
-    """Weights that cannot be trained: a package, memory or disk is missing, or there is nothing to learn from."""
-
-
 class ServeError(GainfulError):
     """A server that cannot be started: a port in use, keys that are missing, a task that cannot be served."""
 

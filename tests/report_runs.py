@@ -32,7 +32,7 @@ from gainful.loop.events import (
     Unconfirmed,
 )
 from gainful.report.html import ReceiptSummary
-from gainful.train import Progress, Trained
+from gainful.train import Parity, Progress, Trained
 
 CHAMPION = Policy(instructions="Answer with a call of one of the functions.")
 SCHEMA = Policy(instructions=CHAMPION.instructions, format=Format(shape="schema"))
@@ -390,7 +390,7 @@ def taught(refused: str = "") -> Taught:
         counts=counts,
         material=260,
         trained=Trained("ab" * 32, adapter, steps, 184.2, 1_900_000_000, 16_000, "early"),
-        vetting=Vetting(200, 0.985, 0.031, 0.62, -0.012, -0.048, refused),
+        vetting=Vetting(Parity(200, 0.97, 0.985, 900, 0.031, 0.4), 0.62, -0.012, -0.048, refused),
         refused=refused,
     )
 

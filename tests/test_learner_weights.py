@@ -123,7 +123,7 @@ async def test_what_was_trained_on_own_verified_answers_is_raced_proven_and_prom
     assert (told.counts.cases, told.counts.sampled) == (20, 80)
     assert told.counts.verified >= told.material == len(work.material) >= 5
     assert told.vetting is not None
-    assert told.vetting.agreement == 1.0
+    assert told.vetting.parity.agreement == 1.0
     assert told.vetting.changed > 0.5
 
 

@@ -42,7 +42,7 @@ from gainful.core import (
     canonical,
 )
 from gainful.learners.lessons import Choosing, Counts, choose, count, pairs
-from gainful.train import Lesson, Material, Preference, Question, Recipe, Trained, Work
+from gainful.train import Lesson, Material, Parity, Preference, Question, Recipe, Trained, Work
 
 Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
 
@@ -93,16 +93,13 @@ class Teaching(Value, frozen=True):
 class Vetting(Value, frozen=True):
     """What an adapter showed before it was allowed to race.
 
-    ``agreement`` is the share in [0, 1] of ``prompts`` that trainer and server answer alike, greedily, and
-    ``logprob_difference`` by how much a token's log-probability differs between them on average, in nats (``None``:
-    the server gives none); ``changed`` is the share that it answers otherwise than its base.  ``guard`` is the mean
-    change of log-likelihood a token, in nats, of the base's replies to unrelated prompts, with its lower bound
-    ``guard_low``.  ``refused`` says why it may not race; empty where it may.
+    ``parity`` is how far trainer and server agree; ``changed`` the share in [0, 1] of its prompts that the adapter
+    answers otherwise than its base.  ``guard`` is the mean change of log-likelihood a token, in nats, of the base's
+    replies to unrelated prompts, with its lower bound ``guard_low``.  ``refused`` says why it may not race; empty where
+    it may.
     """
 
-    prompts: int
-    agreement: float
-    logprob_difference: float | None
+    parity: Parity
     changed: float
     guard: float
     guard_low: float

@@ -2,7 +2,7 @@
 
 Guarantees: every call is remembered, so that a killed run samples nothing twice; a training is named by its work, so
 that it goes on from its checkpoint; nothing held out is in reach.  An adapter may race only where trainer and server
-agree on at least ``AGREEMENT`` of greedy answers (what is trained is what is served), where it answers something
+agree on nearly all greedy answers (what is trained is what is served), where it answers something
 otherwise than its base, and where what the base says to unrelated prompts has not become less likely by ``HARM``.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from statistics import fmean
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -38,21 +37,13 @@ from gainful.learners.weights import Taught, Vetting
 from gainful.loop.board import Board
 from gainful.loop.run import Run
 from gainful.loop.trainer import Trainer, base_name
-from gainful.train import Progress, Reading, Sampling, Trained, Work
+from gainful.train import LEAST_AGREEMENT, Parity, Progress, Reading, Sampling, Trained, Work, parity
 
-AGREEMENT = 0.95  # share of greedy answers that trainer and server must have in common
 PROMPTS = 200  # on which they are compared
 HARM = 0.2  # nats a token on unrelated replies: a perplexity a fifth higher
 MOST_CHANGE = 0.5  # nats a token that one unrelated reply counts for at most, either way
 GUARD_TOKENS = 48  # of each unrelated reply
 LEVEL = 0.05  # of the bound on the change on unrelated replies
-
-
-class Served(NamedTuple):
-    """What the server said to one prompt, and the natural logarithms of its tokens' probabilities."""
-
-    text: str
-    logprobs: tuple[float, ...]
 
 
 class Workshop:
@@ -129,23 +120,16 @@ class Workshop:
     async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
         """Compare trainer and server on the first *cases*, tuned and base, and guard unrelated prompts."""
         bodies = self._bodies(policy, cases[:PROMPTS])
-        prompts = [body["messages"] for body in bodies]
         served = await self._served(bodies)
         plain = await self._served(self._bodies(replace(policy, adapter=None), cases[:PROMPTS]))
-        readings = await self._trainer.read(policy.adapter, prompts, [one.text for one in served], policy.max_tokens)
-        agreement = fmean(one.text == reading.greedy for one, reading in zip(served, readings, strict=True))
-        changed = fmean(one.text != other.text for one, other in zip(served, plain, strict=True))
+        prompts, replies = [body["messages"] for body in bodies], [one.greedy for one in served]
+        found = parity(await self._trainer.read(policy.adapter, prompts, replies, policy.max_tokens), served)
+        changed = fmean(one.greedy != other.greedy for one, other in zip(served, plain, strict=True))
         changes = await self._unrelated(policy.adapter)
         clipped = [max(-1.0, min(1.0, change / MOST_CHANGE)) for change in changes]
         low = MOST_CHANGE * lower_bound(clipped, LEVEL, len(clipped))
         return Vetting(
-            prompts=len(prompts),
-            agreement=agreement,
-            logprob_difference=_difference(served, readings),
-            changed=changed,
-            guard=fmean(changes),
-            guard_low=low,
-            refused=_refusal(agreement, changed, low),
+            parity=found, changed=changed, guard=fmean(changes), guard_low=low, refused=_refusal(found, changed, low)
         )
 
     def tell(self, taught: Taught) -> None:
@@ -181,18 +165,18 @@ class Workshop:
         bodies = [request(policy, case, self._run.task.kind) for case in cases]
         return [{k: v for k, v in body.items() if k != "response_format"} for body in bodies]
 
-    async def _served(self, bodies: Sequence[JsonObject]) -> list[Served]:
+    async def _served(self, bodies: Sequence[JsonObject]) -> list[Reading]:
         """Ask the server; a request that it refuses has an empty reply."""
         model = self._run.model
 
-        async def ask(body: JsonObject) -> Served:
+        async def ask(body: JsonObject) -> Reading:
             try:
                 reply = await model.complete({**body, "logprobs": True})
             except RequestRefused:
-                return Served("", ())
+                return Reading("")
             self.usage += reply.usage
             tokens = (reply.body["choices"][0].get("logprobs") or {}).get("content") or ()
-            return Served(message_text(reply.message).strip(), tuple(token["logprob"] for token in tokens))
+            return Reading(message_text(reply.message).strip(), tuple(token["logprob"] for token in tokens))
 
         return [one async for one in in_order(map(ask, bodies), WINDOW * model.concurrency)]
 
@@ -200,7 +184,7 @@ class Workshop:
         """Return how much likelier a token the base's own replies to unrelated prompts have become, in nats."""
         prompts = [[{"role": "user", "content": words}] for words in guard()]
         bodies: list[JsonObject] = [{"messages": p, "max_tokens": GUARD_TOKENS, "temperature": 0} for p in prompts]
-        replies = [one.text for one in await self._served(bodies)]
+        replies = [one.greedy for one in await self._served(bodies)]
         tuned = await self._trainer.read(adapter, prompts, replies, 0)
         base = await self._trainer.read(None, prompts, replies, 0)
         return [
@@ -215,26 +199,12 @@ def guard() -> list[str]:
     return files("gainful.loop").joinpath("guard.txt").read_text(encoding="utf-8").splitlines()
 
 
-def _difference(served: Sequence[Served], readings: Sequence[Reading]) -> float | None:
-    """Return the mean absolute difference of log-probabilities a token, in nats, where both cut a reply alike.
-
-    ``None`` where no reply can be compared: the server gives no log-probabilities, say.
-    """
-    found = [
-        abs(ours - theirs)
-        for one, reading in zip(served, readings, strict=True)
-        if len(one.logprobs) == len(reading.logprobs)
-        for ours, theirs in zip(one.logprobs, reading.logprobs, strict=True)
-    ]
-    return fmean(found) if found else None
-
-
-def _refusal(agreement: float, changed: float, low: float) -> str:
+def _refusal(found: Parity, changed: float, low: float) -> str:
     """Say why an adapter may not race; nothing where it may."""
-    if agreement < AGREEMENT:
+    if not found.holds:
         return (
-            f"server and trainer give the same greedy answer to {100 * agreement:.0f} % of prompts where "
-            f"{100 * AGREEMENT:.0f} are needed: what was trained is not what is served"
+            f"server and trainer agree on {100 * found.agreement:.0f} % of prompts where {100 * LEAST_AGREEMENT:.0f} "
+            "are needed: what was trained is not what is served"
         )
     if changed == 0.0:
         return "it answers every prompt as its base does: nothing was learned, or the server did not apply it"

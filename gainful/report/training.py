@@ -39,7 +39,8 @@ def facts(taught: Taught) -> list[tuple[str, str]]:
         found.append(
             (
                 "served as trained",
-                f"server and trainer agree on {100 * vetting.agreement:.1f} % of {vetting.prompts} prompts; "
+                f"server and trainer agree on {100 * vetting.parity.agreement:.1f} % of {vetting.parity.prompts} "
+                f"prompts, word for word on {100 * vetting.parity.identical:.1f} %; "
                 f"{words.percent(vetting.changed)} are answered otherwise than before",
             )
         )

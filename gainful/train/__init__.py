@@ -18,10 +18,11 @@ from gainful.train.jobs import (
     Trained,
     Work,
 )
-from gainful.train.parity import Parity, parity
+from gainful.train.parity import LEAST_AGREEMENT, Parity, parity
 from gainful.train.process import fine_tune, read_prompts, sample_replies
 
 __all__ = [
+    "LEAST_AGREEMENT",
     "Lesson",
     "Limits",
     "Material",

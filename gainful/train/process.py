@@ -12,10 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -52,7 +52,7 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 RESULT = "trained.json"
-SAMPLES = "sampled.json"
+ANSWER = "answer.json"
 LAST_WORDS = 400  # characters of a dead worker's log that its error quotes
 
 
@@ -123,12 +123,11 @@ def read_prompts(
 ) -> list[Reading]:
     """Return how the trainer's side answers *prompts* (messages each) greedily, and how likely it finds *replies*.
 
-    *adapter* is an adapter's folder, ``None`` for the base alone.  ``max_tokens`` 0 asks for no answers.  Raises
-    ``TrainError``.
+    *adapter* is an adapter's folder, ``None`` for the base alone.  ``max_tokens`` 0 asks for no answers.  What was read
+    once is kept.  Raises ``TrainError``.
     """
     if replies is not None and len(replies) != len(prompts):
         raise TrainError(f"{len(replies)} replies for {len(prompts)} prompts; give one a prompt, or none at all")
-    _need_extra()
     order = Read(
         base=str(base),
         prompts=tuple(tuple(prompt) for prompt in prompts),
@@ -136,12 +135,7 @@ def read_prompts(
         max_tokens=max_tokens,
         adapter="" if adapter is None else str(adapter),
     )
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="reading-", dir=cache_folder()) as folder:
-        for said in _work(order, Path(folder)):
-            if isinstance(said, Readings):
-                return list(said.readings)
-    raise AssertionError("a worker that ends well has said so")
+    return list(_remembered(order, adapter, Readings).readings)
 
 
 def sample_replies(
@@ -151,24 +145,33 @@ def sample_replies(
 
     *adapter* is an adapter's folder, ``None`` for the base alone.  Raises ``TrainError``.
     """
-    _need_extra()
     order = Sample(
         base=str(base),
         prompts=tuple(tuple(prompt) for prompt in prompts),
         how=how,
         adapter="" if adapter is None else str(adapter),
     )
-    which = gguf_digest(Path(base)) if Path(base).is_file() else str(base)
-    folder = cache_folder() / "samples" / digest([which, adapter and adapter.name, order.prompts, how])
+    return list(_remembered(order, adapter, Sampled).replies)
+
+
+Answered = TypeVar("Answered", Readings, Sampled)
+
+
+def _remembered(order: Read | Sample, adapter: Path | None, kind: type[Answered]) -> Answered:
+    """Return the answer to *order*: from the cache, where places on this machine do not name it, else the worker's."""
+    _need_extra()
+    which = gguf_digest(Path(order.base)) if Path(order.base).is_file() else order.base
+    placeless = msgspec.structs.replace(order, base=which, adapter=adapter.name if adapter else "")
+    folder = cache_folder() / "answers" / digest(placeless)
     with _alone(folder):
         try:
-            return list(msgspec.json.decode((folder / SAMPLES).read_bytes(), type=Sampled).replies)
+            return msgspec.json.decode((folder / ANSWER).read_bytes(), type=kind)
         except (OSError, msgspec.DecodeError):
-            pass  # it was not drawn yet, or was cut off
+            pass  # it was not asked yet, or was cut off
         for said in _work(order, folder):
-            if isinstance(said, Sampled):
-                _write(folder / SAMPLES, msgspec.json.encode(said))
-                return list(said.replies)
+            if isinstance(said, kind):
+                _write(folder / ANSWER, msgspec.json.encode(said))
+                return said
     raise AssertionError("a worker that ends well has said so")
 
 
