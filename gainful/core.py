@@ -260,13 +260,15 @@ class Format(Value, frozen=True):
     the same for a tool call where the case has one tool, and only its arguments are generated; ``native``, tools go
     in the request's own field and the server decides.  ``think`` lets a short free text come first inside a
     constrained answer.  ``signatures`` shows tools as one-line signatures instead of JSON schemas.
-    ``required_only`` leaves optional arguments out of what may be generated.
+    ``required_only`` leaves optional arguments out of what may be generated.  ``turns`` shows demos as earlier turns of
+    the conversation, where a chat model has learned to look, and not in the system turn, where they are fenced as data.
     """
 
     shape: Literal["free", "schema", "arguments", "native"] = "free"
     think: bool = False
     signatures: bool = False
     required_only: bool = False
+    turns: bool = False
 
 
 class Once(Value, frozen=True, tag="once"):

@@ -289,3 +289,17 @@ def test_a_text_is_boxed_by_schema_and_its_demos_are_boxed_alike() -> None:
     schema = body["response_format"]["json_schema"]["schema"]
     assert schema["properties"] == {"answer": {"type": "string"}}
     assert '\nReply: {"answer":"23"}' in body["messages"][0]["content"]
+
+
+def test_demos_as_turns_stand_between_the_system_turn_and_the_case_and_show_the_same_reply() -> None:
+    demo = Demo(case=case(9), value={"name": "add", "arguments": {"a": 9, "b": 1009}})
+    policy = Policy(instructions="Call.", demos=(demo,), format=Format("arguments", turns=True))
+
+    messages = request(policy, case(3), Call())["messages"]
+
+    assert [turn["role"] for turn in messages] == ["system", "user", "assistant", "user"]
+    assert messages[1]["content"].endswith("\n\nPlease add 9 and 1009.")
+    assert messages[2]["content"] == '{"a":9,"b":1009}'
+    assert messages[3] == case(3).messages[0]
+    assert "Example" not in messages[0]["content"]
+    assert len(request(policy, case(9), Call())["messages"]) == 2  # never for its own case

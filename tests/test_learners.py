@@ -9,7 +9,7 @@ import pytest
 from worlds import case
 
 from gainful.core import Answer, Attempt, Choice, Evidence, Format, Learner, Once, Policy, Refine, Text, ToolCall, Vote
-from gainful.learners import LEARNERS, Demos, Formats, Strategies
+from gainful.learners import LEARNERS, ON_TRAFFIC, Demos, Formats, Strategies
 
 HEAD = Policy(instructions="Call the function.", format=Format(shape="schema"))
 
@@ -83,7 +83,7 @@ def test_demos_of_a_choice_are_of_different_labels() -> None:
     )
     seen = Evidence(kind=Choice(("up", "down")), cases=cases, attempts=attempts)
 
-    pairs = [p.policy.demos for p in Demos(sizes=(2,)).propose(HEAD, seen)]
+    pairs = [p.policy.demos for p in Demos(sizes=(2,), turns=False).propose(HEAD, seen)]
 
     assert [{demo.value for demo in demos} for demos in pairs] == [{"up", "down"}]
 
@@ -120,3 +120,15 @@ def test_nothing_a_learner_is_given_leads_to_a_held_out_case() -> None:
     texts = {c.id for c in reached.values() if type(c).__name__ == "Case"}
     assert held_out.isdisjoint(ids | texts)
     assert task.shown[0].id in texts
+
+
+def test_the_smallest_and_the_largest_set_are_proposed_as_turns_too_but_never_where_callers_wrote_them() -> None:
+    seen = evidence(dict.fromkeys(range(1, 6), 1.0))
+
+    proposals = Demos(sizes=(1, 2, 3)).propose(HEAD, seen)
+
+    as_turns = [len(p.policy.demos) for p in proposals if p.policy.format.turns]
+    assert sorted(as_turns) == [1, 3]
+    assert all(p.change.endswith("as turns") == p.policy.format.turns for p in proposals)
+    (callers,) = (learner for learner in ON_TRAFFIC if isinstance(learner, Demos))
+    assert not any(p.policy.format.turns for p in callers.propose(HEAD, seen))

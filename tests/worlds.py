@@ -51,8 +51,9 @@ def sums(cases: int = 200, max_tokens: int = 256) -> Task:
 
 
 def wording(body: JsonObject) -> str:
-    """The user's first words: what is asked, however often it was asked again."""
-    return next(str(m["content"]) for m in body["messages"] if m["role"] == "user")
+    """What the case asks, whatever turns of demos stand before it and however often it was asked again."""
+    said = [str(message["content"]) for message in body["messages"] if message["role"] == "user"]
+    return next((words for words in reversed(said) if words.startswith("Please add")), said[0])
 
 
 def numbers(body: JsonObject) -> tuple[int, int]:

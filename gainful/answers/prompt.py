@@ -9,7 +9,8 @@ tools, schemas and answers are written in an order of our own (``required`` argu
 in the order in which a dict happened to be built or a store to return it.
 
 A demo is data, whoever wrote it: no line of its request, tools and reply begins where the policy's lines do, so that
-none can pass for an instruction, another example or the end of this one.
+none can pass for an instruction, another example or the end of this one.  As turns of the conversation demos are not
+fenced so: what callers wrote is never shown in that form (``watch``).
 """
 
 from __future__ import annotations
@@ -50,12 +51,14 @@ def request(policy: Policy, case: Case, kind: AnswerKind) -> JsonObject:
     form = policy.format
     turns = list(case.messages)
     theirs = message_text(turns.pop(0)) if turns and turns[0].get("role") == "system" else ""
+    shown = [demo for demo in policy.demos if demo.case.id != case.id]
     parts = [policy.instructions, _wording(kind, form), theirs]
-    parts += [_example(demo, kind, form) for demo in policy.demos if demo.case.id != case.id]
+    parts += [] if form.turns else [_example(demo, kind, form) for demo in shown]
     if case.tools and form.shape != "native":
         parts.append(_tools_text(case, form))
     system = "\n\n".join(filter(None, parts))
-    messages = [{"role": "system", "content": system}, *turns] if system else turns
+    examples = [turn for demo in shown for turn in _turns(demo, kind, form)] if form.turns else []
+    messages = [*([{"role": "system", "content": system}] if system else []), *examples, *turns]
     body: JsonObject = {"messages": messages, "max_tokens": policy.max_tokens, "temperature": 0}
     if policy.adapter is not None:
         body["adapter"] = msgspec.to_builtins(policy.adapter)
@@ -154,14 +157,26 @@ def _wording(kind: AnswerKind, form: Format) -> str:
 
 
 def _example(demo: Demo, kind: AnswerKind, form: Format) -> str:
+    tools = [_tools_text(demo.case, form)] if demo.case.tools else []
+    lines = [*tools, f"Request: {demo.case.text}", f"Reply: {_reply(demo, kind, form)}"]
+    return "\n".join(["Example", *map(_fenced, lines)])
+
+
+def _turns(demo: Demo, kind: AnswerKind, form: Format) -> list[JsonObject]:
+    """Return a demo as a turn of the user's and the model's reply."""
+    tools = [_tools_text(demo.case, form)] if demo.case.tools else []
+    asked = "\n\n".join([*tools, demo.case.text])
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": _reply(demo, kind, form)}]
+
+
+def _reply(demo: Demo, kind: AnswerKind, form: Format) -> str:
+    """Return the reply that a demo shows, as the model should write it."""
     value = _in_order(demo)
     if isinstance(kind, Text) and form.shape != "free":
         value = {"answer": value}
     if form.shape == "arguments" and len(demo.case.tools) == 1 and isinstance(value, Mapping):
         value = value.get("arguments")
-    tools = [_tools_text(demo.case, form)] if demo.case.tools else []
-    reply = value if isinstance(value, str) else compact(value)
-    return "\n".join(["Example", *map(_fenced, [*tools, f"Request: {demo.case.text}", f"Reply: {reply}"])])
+    return value if isinstance(value, str) else compact(value)
 
 
 def _fenced(text: str) -> str:

@@ -10,5 +10,7 @@ from gainful.learners.format import Formats
 from gainful.learners.strategy import Strategies
 
 LEARNERS: tuple[Learner, ...] = (Formats(), Demos(), Strategies())
+ON_TRAFFIC: tuple[Learner, ...] = (Formats(), Demos(turns=False), Strategies())
+"""What may learn from callers: none of their words becomes a turn of another caller's conversation."""
 
-__all__ = ["LEARNERS", "Demos", "Formats", "Strategies"]
+__all__ = ["LEARNERS", "ON_TRAFFIC", "Demos", "Formats", "Strategies"]

@@ -19,10 +19,14 @@ MOST_CHARACTERS = 1_500  # of one demo; longer ones cost more prompt than they t
 
 @dataclass(frozen=True)
 class Demos:
-    """Sets of verified answers, ``sizes`` demos each, drawn by the evidence's seed."""
+    """Sets of verified answers, ``sizes`` demos each, drawn by the evidence's seed.
+
+    With ``turns`` the first and the last set are proposed as turns of the conversation too.
+    """
 
     name: str = "demos"
     sizes: tuple[int, ...] = (1, 1, 2, 3)
+    turns: bool = True
 
     def propose(self, head: Policy, evidence: Evidence) -> Sequence[Proposal]:
         """Return one proposal a size, of answers that differ where they can; none where too few are verified."""
@@ -30,7 +34,7 @@ class Demos:
         draw = random.Random(f"{evidence.seed} {head.id}")
         draw.shuffle(verified)
         proposals: dict[str, Proposal] = {}
-        for size in self.sizes:
+        for number, size in enumerate(self.sizes):
             chosen = _spread(verified, size, balanced=isinstance(evidence.kind, Choice))
             if len(chosen) < size:
                 continue
@@ -38,9 +42,12 @@ class Demos:
             demos = tuple(Demo(case=replace(case, target=None), value=attempt.answer.value) for case, attempt in chosen)
             names = ", ".join(case.name or case.id[:8] for case, _ in chosen)
             change = f"show {size} own verified answer{'s' if size > 1 else ''} ({names})"
-            policy = replace(head, demos=demos)
-            if policy.id != head.id:
-                proposals[policy.id] = Proposal(policy=policy, learner=self.name, change=change)
+            policies = {change: replace(head, demos=demos)}
+            if self.turns and number in (0, len(self.sizes) - 1):
+                policies[f"{change} as turns"] = replace(head, demos=demos, format=replace(head.format, turns=True))
+            for change, policy in policies.items():
+                if policy.id != head.id:
+                    proposals[policy.id] = Proposal(policy=policy, learner=self.name, change=change)
         if head.demos:
             proposals["none"] = Proposal(policy=replace(head, demos=()), learner=self.name, change="show no examples")
         return list(proposals.values())

@@ -79,7 +79,7 @@ class Teaching(Value, frozen=True):
     prompt: Literal["short", "own"] = "short"
     cases: int = 200
     samples: int = 8
-    temperature: float = 1.0
+    temperature: float = 0.8
     least: int = 20
     start: Literal["last", "base"] = "last"
     choosing: Choosing = Choosing()
@@ -257,7 +257,7 @@ def teachers(head: Policy, evidence: Evidence) -> Iterator[Policy]:
         if len(more) < EXAMPLES and canonical(attempt.answer.value) not in seen:
             seen.add(canonical(attempt.answer.value))
             more.append(Demo(case=replace(case, target=None), value=attempt.answer.value))
-    freer = replace(head, demos=tuple(more), format=Format())
+    freer = replace(head, demos=tuple(more), format=Format(turns=bool(more)))
     if freer != head:
         yield freer
 

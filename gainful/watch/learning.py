@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from gainful.core import JsonObject, Learner, Model, StoreError, Usage, canonical, digest
-from gainful.learners import LEARNERS
+from gainful.learners import ON_TRAFFIC
 from gainful.learners.weights import Teaching
 from gainful.loop.events import Finished, Opened, Unconfirmed
 from gainful.loop.improve import improve
@@ -63,7 +63,7 @@ class Learning:
     """The runs of one task's watcher."""
 
     def __init__(
-        self, task: Task, store: Store, model: Model, place: Place, learners: Sequence[Learner] = LEARNERS
+        self, task: Task, store: Store, model: Model, place: Place, learners: Sequence[Learner] = ON_TRAFFIC
     ) -> None:
         self._task = task
         self._store = store

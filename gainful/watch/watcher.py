@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gainful.core import GainfulError, JsonObject, Learner, Model, StoreError, StreamingModel
-from gainful.learners import LEARNERS
+from gainful.learners import ON_TRAFFIC
 from gainful.loop.session import data_folder
 from gainful.models import connect
 from gainful.store import Lease, MemoModel, Store, open_store
@@ -59,7 +59,7 @@ class Workplace:
 class Watcher:
     """Watches one task; ``round`` is to be called every few seconds."""
 
-    def __init__(self, task: Task, place: Workplace, learners: Sequence[Learner] = LEARNERS) -> None:
+    def __init__(self, task: Task, place: Workplace, learners: Sequence[Learner] = ON_TRAFFIC) -> None:
         self.task = task
         self._place = place
         self._store = place.store
