@@ -20,6 +20,7 @@ from gainful.loop import session
 from gainful.loop.events import Event, Finished, Proposed, Unconfirmed
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run
+from gainful.loop.workshop import unrelated
 from gainful.models import ScriptedModel
 from gainful.store import MemoModel, SQLiteStore
 from gainful.train import Lesson, Preference, Progress, Question, Reading, Sampling, Trained, Work
@@ -38,6 +39,7 @@ class ScriptedTrainer:
     works: list[Work] = field(default_factory=list)
     worth: list[float] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)
+    guarded: list[str] = field(default_factory=list)
 
     async def fine_tune(
         self,
@@ -62,6 +64,7 @@ class ScriptedTrainer:
     async def read(
         self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str], max_tokens: int
     ) -> Sequence[Reading]:
+        self.guarded += [] if max_tokens else map(str, map(tuple, prompts))
         return [Reading(self.greedy(reply), (-1.0 + (self.likelier if adapter else 0.0),)) for reply in replies]
 
 
@@ -104,6 +107,12 @@ async def run(
         return read_events(store, "r")
 
 
+def learned(work: Work) -> list[Lesson]:
+    """The lessons of a work that are of its own task."""
+    lessons = [one for one in work.material if isinstance(one, Lesson)]
+    return [one for one in lessons if not one.case.startswith("everyday")]
+
+
 def taught(events: list[Event]) -> Taught:
     return next(event for event in events if isinstance(event, Taught))
 
@@ -118,10 +127,13 @@ async def test_what_was_trained_on_own_verified_answers_is_raced_proven_and_prom
     assert finished.promoted
     assert next(row.learner for row in finished.contributions) == "weights"
     work = trainer.works[0]
-    assert all(isinstance(one, Lesson) and '"add"' in one.reply for one in work.material)
+    assert all('"add"' in one.reply for one in learned(work))
+    everyday = [one for one in work.material if isinstance(one, Lesson) and one not in learned(work)]
+    assert len(everyday) == len(unrelated()) / 2
+    assert not {str(one.messages) for one in everyday} & set(trainer.guarded)
     told = taught(events)
     assert (told.counts.cases, told.counts.sampled) == (20, 80)
-    assert told.counts.verified >= told.material == len(work.material) >= 5
+    assert told.counts.verified >= told.material == len(learned(work)) >= 5
     assert told.vetting is not None
     assert told.vetting.parity.agreement == 1.0
     assert told.vetting.changed > 0.5
@@ -197,7 +209,7 @@ async def test_the_control_gives_every_lesson_another_ones_reply(tmp_path: Path)
     await run(tmp_path / "plain", plain)
     await run(tmp_path / "control", control, replace(TEACHING, shuffled=True))
 
-    told, shuffled = ([(one.case, one.reply) for one in t.works[0].material] for t in (plain, control))  # type: ignore[union-attr]
+    told, shuffled = ([(one.case, one.reply) for one in learned(t.works[0])] for t in (plain, control))  # type: ignore[union-attr]
     assert sorted(reply for _, reply in told) == sorted(reply for _, reply in shuffled)
     assert sum(one == other for one, other in zip(told, shuffled, strict=True)) < len(told) / 2
 
@@ -250,7 +262,7 @@ async def test_distillation_teaches_what_the_policy_says_in_service_to_one_that_
     assert proposed.proposal.policy == Policy(format=voting.format, max_tokens=256, adapter=ADAPTER)
     told = taught(events)
     assert (told.counts.cases, told.counts.sampled) == (20, 20)
-    assert all(len(one.messages) < 3 and "Example" not in str(one.messages) for one in trainer.works[0].material)
+    assert all(len(one.messages) < 3 and "Example" not in str(one.messages) for one in learned(trainer.works[0]))
 
 
 async def test_a_policy_that_is_asked_bare_has_nothing_to_distil(tmp_path: Path) -> None:

@@ -134,6 +134,10 @@ class Workshop(Protocol):
         """Answer *cases* once each as *policy* does in service, judged likewise."""
         ...
 
+    async def rehearsal(self) -> list[Lesson]:
+        """Return unrelated prompts with the base's own replies, to be learned along so that they stay as they are."""
+        ...
+
     async def train(self, work: Work, student: Policy) -> Trained:
         """Train; raises ``TrainError``.  *student* is asked in GRPO, by the checks that learning may use."""
         ...
@@ -209,6 +213,8 @@ class Weights:
         if len(material) < teaching.least:
             return replace(taught, refused=_too_few(method, counts, len(material), teaching.least)), None
         recipe = teaching.recipe or RECIPES[method]
+        if recipe.method == "sft":
+            material = (*material, *await self.workshop.rehearsal())
         start = teacher.adapter if teaching.start == "last" else None
         work = Work(self.workshop.base, material, recipe, start, evidence.seed)
         trained = await self.workshop.train(work, student)

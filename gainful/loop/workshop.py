@@ -37,7 +37,7 @@ from gainful.learners.weights import Taught, Vetting
 from gainful.loop.board import Board
 from gainful.loop.run import Run
 from gainful.loop.trainer import Trainer, base_name
-from gainful.train import LEAST_AGREEMENT, Parity, Progress, Reading, Sampling, Trained, Work, parity
+from gainful.train import LEAST_AGREEMENT, Lesson, Parity, Progress, Reading, Sampling, Trained, Work, parity
 
 PROMPTS = 200  # on which they are compared
 HARM = 0.2  # nats a token on unrelated replies: a perplexity a fifth higher
@@ -176,15 +176,33 @@ class Workshop:
                 return Reading("")
             self.usage += reply.usage
             tokens = (reply.body["choices"][0].get("logprobs") or {}).get("content") or ()
-            return Reading(message_text(reply.message).strip(), tuple(token["logprob"] for token in tokens))
+            return Reading(
+                message_text(reply.message).strip(), tuple(token["logprob"] for token in tokens if token["token"])
+            )
 
         return [one async for one in in_order(map(ask, bodies), WINDOW * model.concurrency)]
 
+    async def rehearsal(self) -> list[Lesson]:
+        """Return what the base itself says to everyday prompts, none of which the guard asks.
+
+        Learned along, it keeps a training from changing more than it should.
+        """
+        prompts, replies = await self._everyday(unrelated()[::2])
+        return [
+            Lesson(tuple(prompt), reply, f"everyday {number}")
+            for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True))
+            if reply
+        ]
+
+    async def _everyday(self, asked: Sequence[str]) -> tuple[list[list[JsonObject]], list[str]]:
+        """Return prompts of these words, and the base's replies."""
+        prompts: list[list[JsonObject]] = [[{"role": "user", "content": words}] for words in asked]
+        bodies: list[JsonObject] = [{"messages": p, "max_tokens": GUARD_TOKENS, "temperature": 0} for p in prompts]
+        return prompts, [one.greedy for one in await self._served(bodies)]
+
     async def _unrelated(self, adapter: Adapter | None) -> list[float]:
         """Return how much likelier a token the base's own replies to unrelated prompts have become, in nats."""
-        prompts = [[{"role": "user", "content": words}] for words in guard()]
-        bodies: list[JsonObject] = [{"messages": p, "max_tokens": GUARD_TOKENS, "temperature": 0} for p in prompts]
-        replies = [one.greedy for one in await self._served(bodies)]
+        prompts, replies = await self._everyday(unrelated()[1::2])
         tuned = await self._trainer.read(adapter, prompts, replies, 0)
         base = await self._trainer.read(None, prompts, replies, 0)
         return [
@@ -194,9 +212,9 @@ class Workshop:
         ]
 
 
-def guard() -> list[str]:
-    """Return the unrelated prompts: everyday questions of many kinds."""
-    return files("gainful.loop").joinpath("guard.txt").read_text(encoding="utf-8").splitlines()
+def unrelated() -> list[str]:
+    """Return everyday questions of many kinds; every second one is for the guard, the others may be rehearsed."""
+    return files("gainful.loop").joinpath("everyday.txt").read_text(encoding="utf-8").splitlines()
 
 
 def _refusal(found: Parity, changed: float, low: float) -> str:
