@@ -209,7 +209,7 @@ async def test_the_control_gives_every_lesson_another_ones_reply(tmp_path: Path)
     await run(tmp_path / "plain", plain)
     await run(tmp_path / "control", control, replace(TEACHING, shuffled=True))
 
-    told, shuffled = ([(one.case, one.reply) for one in learned(t.works[0])] for t in (plain, control))  # type: ignore[union-attr]
+    told, shuffled = ([(one.case, one.reply) for one in learned(t.works[0])] for t in (plain, control))
     assert sorted(reply for _, reply in told) == sorted(reply for _, reply in shuffled)
     assert sum(one == other for one, other in zip(told, shuffled, strict=True)) < len(told) / 2
 
