@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from production_store import HOURS, ONE_DEMO, START, TASK, Clock, lived
+from production_store import CHAMPION, HOURS, ONE_DEMO, START, TASK, Clock, lived
 from report_runs import EVIL
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -174,7 +174,7 @@ class TestInABrowser:
             "because of 20 new errors: not JSON",
             '"shape": "arguments"',
             "gainful verify receipts/20260914-3f2a71",
-            "put into service; the former champion keeps 3 % of requests",
+            f"in service; {CHAMPION.id[:12]} keeps 3 % of requests",
         ):
             assert words in text, words
         assert browser.get_log("browser") == []
