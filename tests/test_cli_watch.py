@@ -302,6 +302,7 @@ async def test_the_first_promotion_of_a_served_task_holds_its_own_policy_back(ru
     assert champion(place, "talk") == own
 
 
+@pytest.mark.slow
 async def test_a_task_file_that_was_edited_is_followed_until_somebody_has_moved_or_pinned(
     run: Run, tmp_path: Path
 ) -> None:

@@ -224,6 +224,7 @@ async def test_a_second_round_goes_on_from_the_adapter_or_from_the_base(tmp_path
     assert [work.start for work in base.works] == [None, None]
 
 
+@pytest.mark.slow
 async def test_a_run_that_broke_off_samples_nothing_twice_and_ends_the_same(tmp_path: Path) -> None:
     whole = await run(tmp_path / "whole", ScriptedTrainer())
     broken = ScriptedModel(talks_until_trained, failing=range(70, 9999))
@@ -251,6 +252,7 @@ def test_a_model_whose_weights_are_elsewhere_is_refused_before_a_call_is_spent(t
     assert model.calls == []
 
 
+@pytest.mark.slow
 async def test_distillation_teaches_what_the_policy_says_in_service_to_one_that_is_asked_bare(tmp_path: Path) -> None:
     shown = Demo(case=case(999), value={"name": "add", "arguments": {"a": 999, "b": 1999}})
     voting = replace(sums().baseline, demos=(shown,), strategy=Vote(samples=3))

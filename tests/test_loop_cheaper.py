@@ -52,6 +52,7 @@ def run(folder: Path, answer: object, champion: Policy) -> session.Result:
     return session.improve(world(), scripted(answer), path, SAVING, (Demos(), Strategies()))
 
 
+@pytest.mark.slow
 def test_a_policy_as_good_at_fewer_tokens_is_proven_no_worse_than_by_the_margin(tmp_path: Path) -> None:
     result = run(tmp_path, steady, prompted())
 
@@ -66,6 +67,7 @@ def test_a_policy_as_good_at_fewer_tokens_is_proven_no_worse_than_by_the_margin(
         assert store.policy(str(store.champion("sums"))).demos == ()
 
 
+@pytest.mark.slow
 def test_a_policy_that_loses_more_than_the_margin_is_not_promoted_though_it_is_cheap(tmp_path: Path) -> None:
     result = run(tmp_path, needs_examples, prompted())
 

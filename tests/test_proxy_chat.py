@@ -351,6 +351,7 @@ async def test_a_detector_that_cannot_be_read_leaves_p_wrong_unknown(tmp_path: P
     assert (code, headers["x-gainful-p-wrong"]) == (200, "unknown")
 
 
+@pytest.mark.slow
 async def test_a_store_on_a_full_disk_leaves_the_plain_answer(tmp_path: Path) -> None:
     """The file may not grow any further, as on a disk that is full."""
     async with serving(talk(), ScriptedModel(lambda b, s: os.urandom(60_000).hex()), tmp_path / "s") as proxy:
@@ -601,6 +602,7 @@ async def test_a_caller_who_allows_no_extra_call_gets_the_draft(tmp_path: Path) 
 # --- reload
 
 
+@pytest.mark.slow
 async def test_a_new_champion_answers_the_next_request(tmp_path: Path) -> None:
     better = Policy(instructions="Be brief.")
     async with serving(talk(), ScriptedModel(echo), tmp_path / "s") as proxy:

@@ -67,6 +67,7 @@ async def test_a_key_is_found_by_its_secret_and_by_nothing_else(tmp_path: Path) 
             assert keys.find(wrong) is None
 
 
+@pytest.mark.slow
 async def test_a_key_works_soon_after_it_was_added_and_not_long_after_it_was_revoked(tmp_path: Path) -> None:
     secret, key = make_key("web")
     async with keyring(tmp_path / "store.db") as keys:
