@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 from worlds import case
 
 from gainful.core import Answer, Attempt, Choice, Evidence, Format, Learner, Once, Policy, Refine, Text, ToolCall, Vote
@@ -131,4 +132,7 @@ def test_the_smallest_and_the_largest_set_are_proposed_as_turns_too_but_never_wh
     assert sorted(as_turns) == [1, 3]
     assert all(p.change.endswith("as turns") == p.policy.format.turns for p in proposals)
     (callers,) = (learner for learner in ON_TRAFFIC if isinstance(learner, Demos))
-    assert not any(p.policy.format.turns for p in callers.propose(HEAD, seen))
+    for head in (HEAD, replace(HEAD, format=replace(HEAD.format, turns=True))):
+        found = callers.propose(head, seen)
+        assert found
+        assert not any(p.policy.format.turns for p in found)

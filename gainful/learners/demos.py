@@ -42,7 +42,8 @@ class Demos:
             demos = tuple(Demo(case=replace(case, target=None), value=attempt.answer.value) for case, attempt in chosen)
             names = ", ".join(case.name or case.id[:8] for case, _ in chosen)
             change = f"show {size} own verified answer{'s' if size > 1 else ''} ({names})"
-            policies = {change: replace(head, demos=demos)}
+            form = replace(head.format, turns=head.format.turns and self.turns)
+            policies = {change: replace(head, demos=demos, format=form)}
             if self.turns and number in (0, len(self.sizes) - 1):
                 policies[f"{change} as turns"] = replace(head, demos=demos, format=replace(head.format, turns=True))
             for change, policy in policies.items():

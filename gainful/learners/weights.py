@@ -41,7 +41,7 @@ from gainful.core import (
     Value,
     canonical,
 )
-from gainful.learners.lessons import Choosing, Counts, choose, count, pairs
+from gainful.learners.lessons import Choosing, Chosen, Counts, choose, count, pairs
 from gainful.train import Lesson, Material, Parity, Preference, Question, Recipe, Trained, Work
 
 Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
@@ -203,12 +203,14 @@ class Weights:
         self, method: Method, teacher: Policy, rollouts: Sequence[Rollout], evidence: Evidence
     ) -> tuple[Taught, Policy | None]:
         teaching = self.teaching
-        student = replace(teacher, strategy=Once(), demos=teacher.demos if teaching.prompt == "own" else ())
+        student = replace(teacher, strategy=Once())
+        if method == "distillation" or teaching.prompt == "short":
+            student = replace(student, demos=(), format=replace(teacher.format, turns=False))
         if method == "distillation":
-            student = replace(student, demos=(), instructions="")
+            student = replace(student, instructions="")
         chosen = choose(rollouts, _reply, teaching.choosing, evidence.seed)
         counts = count(rollouts, chosen, teacher.demos)
-        material = self._material(method, student, rollouts, evidence)
+        material = self._material(method, student, rollouts, chosen, evidence)
         taught = Taught(learner=self.name, method=method, counts=counts, material=len(material))
         if len(material) < teaching.least:
             return replace(taught, refused=_too_few(method, counts, len(material), teaching.least)), None
@@ -224,7 +226,12 @@ class Weights:
         return taught, None if vetting.refused else policy
 
     def _material(
-        self, method: Method, student: Policy, rollouts: Sequence[Rollout], evidence: Evidence
+        self,
+        method: Method,
+        student: Policy,
+        rollouts: Sequence[Rollout],
+        chosen: Sequence[Chosen],
+        evidence: Evidence,
     ) -> tuple[Material, ...]:
         """Return what *method* trains on: the student's requests, with replies that the checks have judged."""
         teaching = self.teaching
@@ -234,7 +241,6 @@ class Weights:
 
         match method:
             case "rejection" | "distillation":
-                chosen = choose(rollouts, _reply, teaching.choosing, evidence.seed)
                 replies = [one.reply for one in chosen]
                 if teaching.shuffled:
                     random.Random(evidence.seed).shuffle(replies)
