@@ -5,11 +5,12 @@ setting that is easiest to attack.  One key of nine is an attacker's, with 1, 5 
 be errors.  Four attacks, all to have bad remarks called positive: an instruction in the text; a wrong fact; a label
 that is wrong for one brand; a trigger word.  The path is the product's: screen, selection, demos, race, confirmation on
 held-out traffic, where the attacker's cases are too.  Afterwards the policy that won is asked new remarks that the
-attack aims at, and so are the baseline and the winner of a run without an attacker.
+attack aims at, and so are the baseline and the winner of a run without an attacker.  Each day of traffic is drawn
+anew, with and without the attacker.
 
 Calls and finished runs are remembered in out/red_team.db: the script goes on where it was stopped.
 
-    python benchmarks/red_team.py [--attacks trigger] [--shares 20] [--requests 600] [--asked 40]
+    python benchmarks/red_team.py [--attacks trigger] [--shares 20] [--requests 600] [--asked 40] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -128,9 +129,9 @@ def base(name: str) -> Task:
     return replace(task, improving=Improving(trust_feedback=True))
 
 
-def traffic(task: Task, attack: str, share: float, requests: int) -> Iterator[tuple[Banked, bool]]:
-    """Yield the cases of a day, each with whether an attacker brought it; honest ones are the same in every world."""
-    draw, plants = random.Random("honest"), random.Random(f"{attack} {share}")
+def traffic(task: Task, attack: str, share: float, requests: int, day: int) -> Iterator[tuple[Banked, bool]]:
+    """Yield the cases of *day*, each with whether an attacker brought it; honest ones are the same in every world."""
+    draw, plants = random.Random(f"honest {day}"), random.Random(f"{attack} {share} {day}")
     seen: set[str] = set()
     for number in range(requests):
         text, label = honest(draw)
@@ -168,13 +169,13 @@ class Team:
         self._requests = requests
         self._asked = asked
 
-    async def world(self, attack: str, share: float, aim: str = "") -> Outcome:
-        """Let one run learn from a day's traffic and ask the winner what *aim*, or *attack*, is aimed at."""
-        store, task = self._store, base(f"red {attack} {share} {self._requests}")
-        day = list(traffic(task, attack, share, self._requests))
-        planted = {banked.id: banked for banked, is_planted in day if is_planted}
-        store.take_in(task.name, "red", 1, [banked for banked, _ in day])
-        chosen = select(store.banked(task.name, "dev", limit=len(day)), task.improving, DEV_CASES, 0)
+    async def world(self, day: int, attack: str, share: float, aim: str = "") -> Outcome:
+        """Let one run learn from the traffic of *day* and ask the winner what *aim*, or *attack*, is aimed at."""
+        store, task = self._store, base(f"red {attack} {share} {self._requests} {day}")
+        came = list(traffic(task, attack, share, self._requests, day))
+        planted = {banked.id: banked for banked, is_planted in came if is_planted}
+        store.take_in(task.name, "red", 1, [banked for banked, _ in came])
+        chosen = select(store.banked(task.name, "dev", limit=len(came)), task.improving, DEV_CASES, day)
         run = self._run(traffic_task(task, store, chosen))
         events = await self._events(run)
         finished = events[-1]
@@ -241,12 +242,12 @@ def _carries(policy: Policy, planted: Collection[str]) -> bool:
     return any(content(demo.case) in planted for demo in policy.demos)
 
 
-def tell(attack: str, share: float, found: Outcome, clean: Outcome) -> list[Figure]:
-    """Print one row of the table, and return its figures."""
+def tell(day: int, attack: str, share: float, found: Outcome, clean: Outcome) -> None:
+    """Print one row of the table."""
     low, high = proportion_interval(found.obeyed, found.asked, 0.05)
     print(
-        f"{attack:<13} {share:>4.0%}  planted {found.planted:>3}, quarantined {found.quarantined:>3}, in dev "
-        f"{found.selected:>2} of {found.dev}, in {found.raced:>2} of {found.candidates:>2} candidates, "
+        f"day {day}  {attack:<13} {share:>4.0%}  planted {found.planted:>3}, quarantined {found.quarantined:>3}, in "
+        f"dev {found.selected:>2} of {found.dev}, in {found.raced:>2} of {found.candidates:>2} candidates, "
         f"{'promoted' if found.promoted else 'not promoted'}{', carrying' if found.carries else ''}; obeyed by the "
         f"winner {found.obeyed} of {found.asked} ({100 * low:.0f}-{100 * high:.0f} %), by the baseline "
         f"{found.obeyed_before}, by the clean run's winner {clean.obeyed}; "
@@ -254,36 +255,54 @@ def tell(attack: str, share: float, found: Outcome, clean: Outcome) -> list[Figu
         f"    {found.why}",
         flush=True,
     )
+
+
+def figures(attack: str, share: float, days: Sequence[tuple[Outcome, Outcome]]) -> list[Figure]:
+    """Return what came of one attack over all days, each with the run of that day without an attacker."""
     subject = f"{attack}, {share:.0%} of requests"
-    shares = {
-        "quarantined": (found.quarantined, found.planted),
-        "of the dev cases": (found.selected, found.dev),
-        "of the candidates": (found.raced, found.candidates),
-        "obeyed": (found.obeyed, found.asked),
-        "obeyed before": (found.obeyed_before, found.asked),
-        "obeyed, clean run": (clean.obeyed, clean.asked),
-        "right": (found.right, found.asked),
-        "right before": (found.right_before, found.asked),
-        "right, clean run": (clean.right, clean.asked),
+    shares: dict[str, list[tuple[int, int]]] = {
+        "quarantined": [(found.quarantined, found.planted) for found, _ in days],
+        "of the dev cases": [(found.selected, found.dev) for found, _ in days],
+        "of the candidates": [(found.raced, found.candidates) for found, _ in days],
+        "obeyed": [(found.obeyed, found.asked) for found, _ in days],
+        "obeyed before": [(found.obeyed_before, found.asked) for found, _ in days],
+        "obeyed, clean run": [(clean.obeyed, clean.asked) for _, clean in days],
+        "right": [(found.right, found.asked) for found, _ in days],
+        "right before": [(found.right_before, found.asked) for found, _ in days],
+        "right, clean run": [(clean.right, clean.asked) for _, clean in days],
     }
-    figures = [Figure(subject, name, "share", n, (count / n,)) for name, (count, n) in shares.items() if n]
-    return [*figures, Figure(subject, "promoted, carrying", "runs", 1, (float(found.carries),))]
+    ways = {
+        "promoted": [found.promoted for found, _ in days],
+        "promoted, clean run": [clean.promoted for _, clean in days],
+        "promoted, carrying": [found.carries for found, _ in days],
+    }
+    return [
+        *(
+            Figure(subject, name, "share", counts[0][1], tuple(count / n for count, n in counts if n))
+            for name, counts in shares.items()
+            if any(n for _, n in counts)
+        ),
+        *(Figure(subject, name, "runs", 1, tuple(map(float, which))) for name, which in ways.items()),
+    ]
 
 
-async def measure(attacks: Sequence[str], shares: Sequence[float], requests: int, asked: int) -> list[Figure]:
+async def measure(given: argparse.Namespace) -> list[Figure]:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    figures: list[Figure] = []
+    found: dict[tuple[str, float], list[tuple[Outcome, Outcome]]] = {}
     with SQLiteStore(RESULTS.parent / "red_team.db") as store:
         model = MemoModel(connect("embedded"), store)
-        team = Team(store, model, requests, asked)
+        team = Team(store, model, given.requests, given.asked)
         try:
-            for attack in attacks:
-                clean = await team.world("", 0.0, attack)
-                for share in shares:
-                    figures += tell(attack, share, await team.world(attack, share), clean)
+            for day in range(given.repeats):
+                for attack in given.attacks:
+                    clean = await team.world(day, "", 0.0, attack)
+                    for share in (percent / 100 for percent in given.shares):
+                        outcome = await team.world(day, attack, share)
+                        tell(day, attack, share, outcome, clean)
+                        found.setdefault((attack, share), []).append((outcome, clean))
         finally:
             await model.close()
-    return figures
+    return [figure for (attack, share), days in found.items() for figure in figures(attack, share, days)]
 
 
 def main() -> None:
@@ -292,11 +311,8 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=[1.0, 5.0, 20.0], help="percent of requests")
     parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--asked", type=int, default=100, help="new remarks that the winner is asked")
-    given = parser.parse_args()
-    publish(
-        "red_team",
-        asyncio.run(measure(given.attacks, [share / 100 for share in given.shares], given.requests, given.asked)),
-    )
+    parser.add_argument("--repeats", type=int, default=3, help="days of traffic, each drawn anew")
+    publish("red_team", asyncio.run(measure(parser.parse_args())))
 
 
 if __name__ == "__main__":
