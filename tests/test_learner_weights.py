@@ -174,7 +174,7 @@ async def test_too_little_verified_is_said_with_what_was_tried_and_nothing_is_tr
     events = await run(tmp_path, trainer, replace(TEACHING, least=12))
 
     told = taught(events)
-    assert told.refused.startswith("0 of 8 sampled answers to 2 practice cases passed the checks")
+    assert told.refused.startswith("0 of 20 sampled answers to 5 practice cases passed the checks")
     assert (trainer.works, told.trained, told.vetting) == ([], None, None)
     assert isinstance(events[-1], Finished)
 

@@ -50,7 +50,7 @@ class Choosing(Value, frozen=True):
     """``per_case``: the most lessons of one case; ``most_usual``: the largest share of lessons with one answer."""
 
     per_case: int = 2
-    most_usual: float = 0.5
+    most_usual: float = 0.25
 
 
 USUAL = Choosing()

@@ -16,8 +16,9 @@ unrelated prompts is not proposed.  Whatever came of it is told to the workshop,
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
@@ -27,21 +28,16 @@ from gainful.answers.prompt import request
 from gainful.core import (
     Attempt,
     Case,
-    Choice,
-    Demo,
     Evidence,
-    Format,
     JsonObject,
-    Number,
     Once,
     Policy,
     Proposal,
     Rollout,
-    Text,
     Value,
-    canonical,
 )
 from gainful.learners.lessons import Choosing, Chosen, Counts, choose, count, pairs
+from gainful.learners.teachers import find_teacher
 from gainful.train import Lesson, Material, Parity, Preference, Question, Recipe, Trained, Work
 
 Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
@@ -60,8 +56,7 @@ WORDS: dict[Method, str] = {
 }
 
 
-EXAMPLES = 4  # of different answers, from which a small model sees what kind of answer is wanted
-PILOT = 10  # one case in so many is answered first, to see whether the rest is worth its calls
+PILOT = 60  # cases that are answered first, a quarter of all at most, to see under which policy to sample the rest
 
 
 class Teaching(Value, frozen=True):
@@ -182,21 +177,22 @@ class Weights:
         return proposals
 
     async def _sampled(self, head: Policy, evidence: Evidence, cases: Sequence[Case]) -> tuple[Policy, list[Rollout]]:
-        """Return what was answered to *cases*, and under which policy: that which most of the first came right under.
+        """Return what was answered to *cases*, and under which policy: that which the first of them teach most by.
 
         Where those show that all are too few, the first alone are answered.
         """
-        teaching, first = self.teaching, max(1, len(cases) // PILOT)
-        best, most = (head, list[Rollout]()), -1
-        for teacher in teachers(head, evidence):
-            rollouts = await self.workshop.sample(teacher, cases[:first], teaching.samples, teaching.temperature)
-            solved = sum(bool(rollout.verified) for rollout in rollouts)
-            if solved > most:
-                best, most = (teacher, rollouts), solved
-        teacher, rollouts = best
-        if (most + 1) * PILOT >= teaching.least:
-            rest = cases[first:]
-            rollouts = rollouts + await self.workshop.sample(teacher, rest, teaching.samples, teaching.temperature)
+        teaching = self.teaching
+
+        async def sample(policy: Policy, some: Sequence[Case]) -> list[Rollout]:
+            return await self.workshop.sample(policy, some, teaching.samples, teaching.temperature)
+
+        def worth(rollouts: Sequence[Rollout]) -> int:
+            return len(choose(rollouts, _reply, teaching.choosing, evidence.seed))
+
+        first = min(PILOT, math.ceil(len(cases) / 4))
+        teacher, rollouts, most = await find_teacher(head, evidence, cases[:first], sample, worth)
+        if (most + 1) * len(cases) >= teaching.least * first:
+            rollouts += await sample(teacher, cases[first:])
         return teacher, rollouts
 
     async def _teach(
@@ -253,25 +249,6 @@ class Weights:
             case "rewards":
                 mixed = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
                 return tuple(Question(asked(case), case.id, student.max_tokens) for case in mixed)
-
-
-def teachers(head: Policy, evidence: Evidence) -> Iterator[Policy]:
-    """Yield the policies to sample under: the head, and where words will do the head with more examples, in words.
-
-    A schema makes single answers right, and samples dull; what comes right in words can be learned in words.
-    """
-    yield head
-    if not isinstance(evidence.kind, Text | Number | Choice):
-        return
-    seen = {canonical(demo.value) for demo in head.demos}
-    more = list(head.demos)
-    for case, attempt in evidence.verified():
-        if len(more) < EXAMPLES and canonical(attempt.answer.value) not in seen:
-            seen.add(canonical(attempt.answer.value))
-            more.append(Demo(case=replace(case, target=None), value=attempt.answer.value))
-    freer = replace(head, demos=tuple(more), format=Format(turns=bool(more)))
-    if freer != head:
-        yield freer
 
 
 def is_longer(policy: Policy) -> bool:
