@@ -1,7 +1,8 @@
 """A store that has served for long: how fast it takes exchanges, how large it grows, and what learning from it costs.
 
 Exchanges are tool calls as in BFCL: a question, one function of three parameters, the call and two verdicts; nine in
-ten are of the task that is read.  One in ten becomes a case.  The reader goes through all in a process of its own.
+ten are of the task that is read.  One in ten becomes a case.  The reader goes through all in a process of its own.  At
+last the dashboard's picture is made, and ``gainful watch`` takes in exchanges of the other task, of which it has none.
 
     python benchmarks/traffic_store.py [--exchanges 10000000] [--repeats 5] [--place out]
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -22,9 +24,13 @@ from typing import Any
 from figures import Figure, publish
 
 from gainful.core import Case, Exchange, JsonObject, Policy, Seat, Usage, Verdict, digest
+from gainful.dashboard.data import snapshot
 from gainful.store import Banked, SQLiteStore, Tally, encode_exchange
+from gainful.watch.status import read_status
 
 POLICIES = (Policy(instructions="Call the function."), Policy(instructions="Call the function. Copy values verbatim."))
+BACKLOG = f"{Path(__file__).parent / 'inside' / 'backlog_task.py'}:other"
+TAKEN_IN = 100_000  # exchanges by a watcher
 BATCH = 1000  # exchanges in one commit: a busy server's recorder writes up to 256
 CASES_SHARE = 10  # one exchange in so many is a case that nobody sent before
 OPENED = 100  # held-out cases for one confirmation
@@ -194,9 +200,9 @@ def asked(store: SQLiteStore, count: int, repeats: int) -> Iterator[Figure]:
     yield Figure(subject, "open_banked", "ms", OPENED, tuple(times))
 
 
-def peak_kb() -> int:
-    """Return the most memory this program has held; ``getrusage`` would count whoever started it."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+def peak_kb(process: int | str = "self") -> int:
+    """Return the most memory *process* has held; ``getrusage`` would count whoever started it."""
+    (line,) = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1])
 
 
@@ -224,6 +230,40 @@ def reader(path: Path) -> Iterator[Figure]:
         yield Figure("a reader of all", quantity, "MB", rows, (seen[key] / 1024,))
 
 
+def shown(path: Path, count: int, repeats: int) -> Iterator[Figure]:
+    """Yield how long the words of ``gainful status`` and the dashboard's picture take, its first one apart."""
+    with SQLiteStore(path) as store:
+        looks: list[tuple[str, Callable[[], Any]]] = [
+            ("status", lambda: read_status(store, "calls")),
+            ("the dashboard's first picture", lambda: snapshot(store, "calls", time.time())),
+        ]
+        for quantity, look in looks:
+            times = []
+            for _ in range(repeats):
+                began = time.perf_counter()
+                look()
+                times.append((time.perf_counter() - began) * 1e3)
+            yield Figure(f"{count:,} exchanges", quantity, "ms", 1, tuple(times))
+
+
+def watched(path: Path, backlog: int) -> Iterator[Figure]:
+    """Yield how fast a watcher takes in *backlog* exchanges that it finds when it begins, and the memory it takes."""
+    command = [sys.executable, "-m", "gainful.cli", "watch", BACKLOG, "--store", str(path), "--model", "openai:nobody"]
+    environ = {**os.environ, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "none"}
+    with SQLiteStore(path) as store, subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as watcher:
+        began, first = time.perf_counter(), 0
+        while (taken := read_status(store, "other").taken_in) < backlog:
+            if watcher.poll() is not None:
+                raise SystemExit(f"the watcher ended with status {watcher.returncode} after {taken} exchanges")
+            if not first and taken:
+                began, first = time.perf_counter(), taken
+            time.sleep(1.0)
+        seconds, peak = time.perf_counter() - began, peak_kb(watcher.pid)
+        watcher.terminate()
+    yield Figure("a watcher that was away", "taken in", "rows/s", backlog - first, ((backlog - first) / seconds,))
+    yield Figure("a watcher that was away", "peak", "MB", backlog, (peak / 1024,))
+
+
 def figures(place: Path, count: int, repeats: int) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(dir=place) as folder:
         path = Path(folder) / "store.db"
@@ -236,6 +276,8 @@ def figures(place: Path, count: int, repeats: int) -> Iterator[Figure]:
         with SQLiteStore(path) as store:
             yield from asked(store, count, repeats)
         yield from reader(path)
+        yield from shown(path, count, repeats)
+        yield from watched(path, min(TAKEN_IN, count // 10))
         with SQLiteStore(path) as store:
             began = time.perf_counter()
             forgotten = store.forget_key("rare")

@@ -90,6 +90,8 @@ def _folds(text: str) -> Iterator[str]:
 
 def folded(text: str) -> str:
     """Return *text* in NFKC and lower case, without characters of format."""
+    if text.isascii():
+        return text.lower()  # ASCII is in NFKC, and has no character of format
     shown = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     return shown.casefold()
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Any
 
 from gainful.core import AnswerKind, Case, Text, message_text
 from gainful.watch.disguises import disguise, folded, readings
-from gainful.watch.signs import PATTERNS_FOR_ALL, PATTERNS_FOR_USERS, Sign
+from gainful.watch.signs import PATTERNS_FOR_ALL, PATTERNS_FOR_USERS
 
 MOST_CHARACTERS = 20_000  # of a case and its answer; no demo of a tenth of it is ever shown
-GAP = "\n" * 5  # between texts that are never shown as one: a sign bridges four characters
+GAP = "\n" * 5  # between texts that are never shown as one
+KNOWN_TEXTS = 512  # tools and system turns that come with every request are read once
 OPERATORS = ("system", "developer")  # roles in which orders are usual
 LEAST_SECRET = 20  # letters and digits in a row from which a token may be a key; the parts of a UUID have 12 at most
 SECRET_TURNS = 4  # changes between letters and digits in it; identifiers and account numbers have fewer
@@ -47,16 +49,16 @@ def screen(case: Case, value: Any, *, kind: AnswerKind | None = None, canaries: 
     override, marks of a template and disguises count.  Where *kind* is free text, an answer must not bring addresses
     and long numbers that the case does not say, and a target, which is a caller's word, no word of 4 letters and more.
     """
-    operators, users = map(GAP.join, _texts(case, value))
-    whole = operators + GAP + users
+    operators, users = _texts(case, value)
+    whole = GAP.join((*operators, *users))
     if len(whole) > MOST_CHARACTERS:
         return f"is longer than {MOST_CHARACTERS:,} characters"
     return (
         disguise(whole)
         or _canary(whole, canaries)
         or _secret(whole)
-        or _sign(users, (*PATTERNS_FOR_ALL, *PATTERNS_FOR_USERS))
-        or _sign(operators, PATTERNS_FOR_ALL)
+        or next(filter(None, (_sign(text, by_user=True) for text in users)), "")
+        or next(filter(None, (_sign(text, by_user=False) for text in operators)), "")
         or (_unfounded(case, value) if isinstance(kind, Text) else "")
     )
 
@@ -84,7 +86,10 @@ def _leaves(value: Any) -> Iterator[str]:
             yield one
 
 
-def _sign(text: str, signs: tuple[Sign, ...]) -> str:
+@lru_cache(KNOWN_TEXTS)
+def _sign(text: str, *, by_user: bool) -> str:
+    """Return what in *text* reads like an order.  Texts are read apart: none is ever shown within another."""
+    signs = (*PATTERNS_FOR_ALL, *PATTERNS_FOR_USERS) if by_user else PATTERNS_FOR_ALL
     for reading in readings(text):
         for sign in signs:
             if sign.pattern.search(reading):
