@@ -12,11 +12,11 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gainful.gate import proportion_interval
+from gainful.gate import interval, proportion_interval
 
 RESULTS = Path(__file__).resolve().parent.parent / "out" / "benchmarks"
 
@@ -64,6 +64,40 @@ def publish(name: str, figures: Sequence[Figure]) -> Path:
             f"n = {figure.n}, {len(figure.repeats)} runs: {low:.3f} to {high:.3f}"
         )
     return path
+
+
+def accuracy(subject: str, quantity: str, runs: Sequence[Sequence[bool]]) -> Iterator[Figure]:
+    """Yield the share that is right in each run, in percent, and the interval of all runs together."""
+    right = [case for run in runs for case in run]
+    yield Figure(subject, quantity, "%", len(runs[0]), tuple(100 * statistics.fmean(run) for run in runs))
+    low, high = proportion_interval(sum(right), len(right), 0.05)
+    yield Figure(subject, f"{quantity}, 95 % interval", "%", len(right), (100 * low, 100 * high))
+
+
+def gain(subject: str, ours: Sequence[Sequence[bool]], theirs: Sequence[Sequence[bool]]) -> Iterator[Figure]:
+    """Yield by how much *ours* is right more often than *theirs* on the same cases, and how sure that is.
+
+    The interval is that of the paired differences of all runs; ``p`` is two-sided, of the exact sign test on the cases
+    that only one got right.
+    """
+    runs = [[a - b for a, b in zip(*both, strict=True)] for both in zip(ours, theirs, strict=True)]
+    differences = [float(one) for run in runs for one in run]
+    n, wins, losses = len(differences), differences.count(1.0), differences.count(-1.0)
+    low, high = interval(differences, 0.05, n, -1.0, 1.0)
+    yield Figure(subject, "gain", "points", len(runs[0]), tuple(100 * statistics.fmean(run) for run in runs))
+    yield Figure(subject, "gain, 95 % interval", "points", n, (100 * low, 100 * high))
+    yield Figure(subject, "corrected, broken", "cases", n, (wins, losses))
+    yield Figure(subject, "p", "", n, (sign_p(wins, losses),))
+
+
+def sign_p(wins: int, losses: int) -> float:
+    """Return the two-sided p of the exact sign test.
+
+    >>> sign_p(0, 0), sign_p(3, 3), sign_p(5, 0), sign_p(0, 5)
+    (1.0, 1.0, 0.0625, 0.0625)
+    """
+    n, most = wins + losses, max(wins, losses)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(most, n + 1)) / (1 << n))
 
 
 @dataclass(frozen=True)
