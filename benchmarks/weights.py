@@ -72,21 +72,28 @@ def lenient(case: Case, text: str) -> str:
     return found[-1] if found else ""
 
 
-async def evaluated(store: Path, policy: Policy, cases: tuple[Case, ...]) -> dict[str, dict[str, float]]:
-    """Return right answers by gym, strictly and leniently."""
+async def graded(store: Path, policy: Policy, cases: tuple[Case, ...]) -> list[tuple[bool, bool]]:
+    """Return for each case whether the embedded model's greedy answer is right, strictly and leniently."""
     check, model = OfFive(), connect("embedded")
-    right: dict[str, Counter[str]] = {"strict": Counter(), "lenient": Counter()}
+    found: list[tuple[bool, bool]] = []
     with SQLiteStore(store) as opened:
         engine = Engine(MemoModel(model, opened), Text())
-        i = 0
         async for attempt in engine.attempts(policy, cases, (check,)):
-            case = cases[i]
-            i += 1
-            right["strict"][gym_of(case)] += attempt.score == 1.0
+            case = cases[len(found)]
             value = lenient(case, str(attempt.answer.value or ""))
             scored = check(case, Answer(text=value, value=value))
-            right["lenient"][gym_of(case)] += attempt.score == 1.0 or (scored is not None and scored.value == 1.0)
+            is_right = attempt.score == 1.0
+            found.append((is_right, is_right or (scored is not None and scored.value == 1.0)))
     await model.close()
+    return found
+
+
+async def evaluated(store: Path, policy: Policy, cases: tuple[Case, ...]) -> dict[str, dict[str, float]]:
+    """Return right answers by gym, strictly and leniently."""
+    right: dict[str, Counter[str]] = {"strict": Counter(), "lenient": Counter()}
+    for case, (strict, loose) in zip(cases, await graded(store, policy, cases), strict=True):
+        right["strict"][gym_of(case)] += strict
+        right["lenient"][gym_of(case)] += loose
     return {how: {gym: counts[gym] for gym in GYMS} for how, counts in right.items()}
 
 
