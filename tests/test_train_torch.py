@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -25,10 +26,12 @@ from gainful.train import (
     Progress,
     Question,
     Recipe,
+    Sampling,
     Work,
     fine_tune,
     missing,
     read_prompts,
+    sample_replies,
 )
 
 pytestmark = [
@@ -297,6 +300,39 @@ def test_what_the_trainer_reads_are_greedy_answers_and_the_likelihood_of_replies
     assert [one.greedy for one in again] == [one.greedy for one in tuned]
     assert {one.behind for one in again} == {0.0}
     assert all((one.behind == 0.0) == (one.greedy == reply) for one, reply in zip(tuned, replies, strict=True))
+
+
+def test_the_likeliest_replies_are_those_that_reading_finds_whatever_they_are_drawn_beside(base: Path) -> None:
+    """Some prompts share a long beginning and some none, their lengths differ, and replies end at different times."""
+    folder = find_adapter(fine_tune(work(epochs=8.0), base, LIMITS).adapter)
+    system = {"role": "system", "content": "Add one to what you are given, and say nothing else."}
+    asked = [one.messages for one in lessons(16)]
+    shared = [(system, {"role": "user", "content": "1" * n + " + 1"}) for n in range(1, 17)]
+
+    for prompts in (asked, shared, [*asked, *shared]):
+        drawn = sample_replies(folder, base, prompts, Sampling(samples=3, temperature=0.0, max_tokens=8))
+        read = read_prompts(folder, base, prompts, [""] * len(prompts), max_tokens=8)
+
+        assert {len(set(replies)) for replies in drawn} == {1}
+        equal = sum(replies[0] == one.greedy for replies, one in zip(drawn, read, strict=True))
+        assert equal >= len(prompts) - 1  # sampled in bfloat16, read in float32: one may be a tie
+
+
+def test_replies_are_drawn_as_often_as_they_are_likely(base: Path) -> None:
+    """The first token of 3,000 replies, where it is a whole character; the seed is given."""
+    (prompt,) = [one.messages for one in lessons(1)]
+
+    drawn = sample_replies(None, base, [prompt, prompt], Sampling(1500, 1.0, max_tokens=1, seed=3))
+    again = sample_replies(None, base, [prompt, prompt], Sampling(1500, 1.0, max_tokens=1, seed=3))
+    other = sample_replies(None, base, [prompt, prompt], Sampling(1500, 1.0, max_tokens=1, seed=4))
+    counts = Counter(reply for replies in drawn for reply in replies if reply and "\ufffd" not in reply)
+    read = read_prompts(None, base, [prompt] * len(counts), list(counts), 0)
+
+    assert drawn == again != other
+    assert len(counts) > 20
+    for (reply, count), one in zip(counts.items(), read, strict=True):
+        share = math.exp(one.logprobs[0])
+        assert abs(count - 3000 * share) < 4 * math.sqrt(3000 * share * (1 - share)) + 3, reply
 
 
 def _all_finite(safetensors: bytes) -> bool:

@@ -43,7 +43,7 @@ from gainful.train import Lesson, Material, Parity, Preference, Question, Recipe
 Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
 
 RECIPES: dict[Method, Recipe] = {
-    "rejection": Recipe(method="sft"),
+    "rejection": Recipe(method="sft", learning_rate=1e-3),
     "preferences": Recipe(method="dpo", learning_rate=5e-5, epochs=1.0),
     "rewards": Recipe(method="grpo", learning_rate=1e-4, epochs=1.0),
     "distillation": Recipe(method="sft"),
@@ -57,24 +57,26 @@ WORDS: dict[Method, str] = {
 
 
 PILOT = 60  # cases that are answered first, a quarter of all at most, to see under which policy to sample the rest
+TRIED = 8  # samples of each of those
 
 
 class Teaching(Value, frozen=True):
     """How weights are learned: part of a run's settings, so of its name.
 
     ``methods`` are tried in this order, one proposal each.  ``cases`` of practice are answered ``samples`` times at
-    ``temperature``.  ``least`` lessons or pairs are needed to begin.  ``start``: whether a head that has an adapter is
-    trained on from there, or its lessons begin from the base again.  Training ends after ``minutes`` with what it has,
-    and does not begin where it needs more than ``memory_bytes`` (``None``: than there is).  ``base`` names the weights
-    of a model that a server serves: a folder, or a model on the hub.  ``shuffled`` gives every lesson another one's
-    reply, a control that shows what format alone is worth.
+    ``temperature``: many samples of a case cost little more than a few, since its prompt is read once, and it is the
+    hard cases that they solve.  ``least`` lessons or pairs are needed to begin.  ``start``: whether a head that has an
+    adapter is trained on from there, or its lessons begin from the base again.  Training ends after ``minutes`` with
+    what it has, and does not begin where it needs more than ``memory_bytes`` (``None``: than there is).  ``base`` names
+    the weights of a model that a server serves: a folder, or a model on the hub.  ``shuffled`` gives every lesson
+    another one's reply, a control that shows what format alone is worth.
     """
 
     methods: tuple[Method, ...] = ("rejection",)
     prompt: Literal["short", "own"] = "short"
     cases: int = 200
-    samples: int = 8
-    temperature: float = 0.8
+    samples: int = 32
+    temperature: float = 1.0
     least: int = 20
     start: Literal["last", "base"] = "last"
     choosing: Choosing = Choosing()
@@ -183,14 +185,17 @@ class Weights:
         """
         teaching = self.teaching
 
-        async def sample(policy: Policy, some: Sequence[Case]) -> list[Rollout]:
-            return await self.workshop.sample(policy, some, teaching.samples, teaching.temperature)
+        async def sample(policy: Policy, some: Sequence[Case], samples: int = teaching.samples) -> list[Rollout]:
+            return await self.workshop.sample(policy, some, samples, teaching.temperature)
+
+        async def try_out(policy: Policy, some: Sequence[Case]) -> list[Rollout]:
+            return await sample(policy, some, min(TRIED, teaching.samples))
 
         def worth(rollouts: Sequence[Rollout]) -> int:
             return len(choose(rollouts, _reply, teaching.choosing, evidence.seed))
 
         first = min(PILOT, math.ceil(len(cases) / 4))
-        teacher, rollouts, most = await find_teacher(head, evidence, cases[:first], sample, worth)
+        teacher, rollouts, most = await find_teacher(head, evidence, cases[:first], try_out, worth)
         if (most + 1) * len(cases) >= teaching.least * first:
             rollouts += await sample(teacher, cases[first:])
         return teacher, rollouts

@@ -53,7 +53,7 @@ def read(order: Read, source: str, reader: Reader) -> Readings:
         known = {one: given[one] for one, gap in enumerate(behind) if not gap}
         asked = [one for one in range(len(prompts)) if one not in known] if order.max_tokens else []
         how = Sampling(samples=1, temperature=0.0, max_tokens=order.max_tokens)
-        made = answers(model, reader, [prompts[one] for one in asked], how)
+        made = answers(model, reader, [prompts[one] for one in asked], how) if asked else []
     greedy = known | {one: answer for one, (answer,) in zip(asked, made, strict=True)}
     readings = []
     for one in range(len(prompts)):

@@ -1,13 +1,15 @@
-"""Many replies to many prompts, fast: each prompt is read once, and its samples go on from there together.
+"""Many replies to many prompts, fast: each beginning is read once, and its samples go on from there together.
 
-On a CPU this makes several times as many tokens a second as the server that serves the model, because nobody waits for
-one of them: whole batches are computed at once.  Loaded by the worker alone: this module imports torch.
+Many replies are one sequence, of which each token sees what it follows and nothing else: the beginning that all prompts
+share, its own prompt, its own reply.  So there is no padding, nothing is remembered twice, and a reply that has ended
+takes no part.  On a CPU this makes several times as many tokens a second as the server that serves the model, because
+nobody waits for one of them.  Loaded by the worker alone: this module imports torch.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +19,10 @@ from gainful.train.base import Reader, load_model
 from gainful.train.jobs import Sampling
 from gainful.train.orders import Sample, Sampled
 
-ROWS_AT_ONCE = 256  # replies under way: twice as many are hardly faster, and take twice the memory
+REPLIES_AT_ONCE = 128  # under way: twice as many are hardly faster
+TOKENS_AT_ONCE = 2048  # that their replies may come to together: each is looked at by all
+PROMPTS_AT_ONCE = 512  # tokens of prompts read in one go, for the same reason
 SHORTEST_STEM = 16  # tokens that prompts share, from which it pays to read them once
-CROWDED = 0.75  # share of rows still going on, below which the others are left out
 
 
 def sample(order: Sample, source: str, reader: Reader) -> Sampled:
@@ -48,17 +51,29 @@ class Stem(NamedTuple):
 def answers(model: Any, reader: Reader, prompts: Sequence[list[int]], how: Sampling) -> list[tuple[str, ...]]:
     """Return ``how.samples`` replies to each of *prompts*; the likeliest token each time where the temperature is 0."""
     random = torch.Generator(model.device).manual_seed(how.seed)
-    replies: list[tuple[str, ...]] = [()] * len(prompts)
-    by_length = sorted(range(len(prompts)), key=lambda one: len(prompts[one]))
-    step = max(1, ROWS_AT_ONCE // how.samples)
     stem = _stem(model, prompts)
-    for start in range(0, len(by_length), step):
-        together = by_length[start : start + step]
-        made = _replies(model, reader, stem, [prompts[one] for one in together], how, random)
-        for row, one in enumerate(together):
-            mine = made[row * how.samples : (row + 1) * how.samples]
-            replies[one] = tuple(reader.text(tokens) for tokens in mine)
+    replies: list[tuple[str, ...]] = []
+    for together in _groups(prompts, stem.length if stem else 0, how):
+        made = _replies(model, reader.end, stem, together, how, random)
+        replies += [
+            tuple(map(reader.text, made[start : start + how.samples])) for start in range(0, len(made), how.samples)
+        ]
     return replies
+
+
+def _groups(prompts: Sequence[list[int]], begun: int, how: Sampling) -> Iterator[list[list[int]]]:
+    """Yield the prompts in their order, as many at once as are to be answered together."""
+    most = max(1, min(REPLIES_AT_ONCE, TOKENS_AT_ONCE // how.max_tokens) // how.samples)
+    group: list[list[int]] = []
+    tokens = 0
+    for prompt in prompts:
+        tokens += len(prompt) - begun
+        if group and (len(group) == most or tokens > PROMPTS_AT_ONCE):
+            yield group
+            group, tokens = [], len(prompt) - begun
+        group.append(prompt)
+    if group:
+        yield group
 
 
 def _stem(model: Any, prompts: Sequence[list[int]]) -> Stem | None:
@@ -75,62 +90,50 @@ def _stem(model: Any, prompts: Sequence[list[int]]) -> Stem | None:
 
 
 def _replies(
-    model: Any,
-    reader: Reader,
-    stem: Stem | None,
-    prompts: Sequence[list[int]],
-    how: Sampling,
-    random: torch.Generator,
+    model: Any, end: int, stem: Stem | None, prompts: Sequence[list[int]], how: Sampling, random: torch.Generator
 ) -> list[list[int]]:
-    """Return the tokens of all replies, a prompt's together.  Rows that have ended are left out of the computation."""
+    """Return the tokens of all replies, a prompt's together."""
     begun = stem.length if stem else 0
-    width = max(map(len, prompts)) - begun
-    ids = torch.full((len(prompts), width), reader.end, device=model.device)
-    seen = torch.ones((len(prompts), begun + width), dtype=torch.long, device=model.device)
-    for row, prompt in enumerate(prompts):
-        blank = begun + width - len(prompt)
-        ids[row, blank:] = torch.tensor(prompt[begun:])
-        seen[row, begun : begun + blank] = 0
     cache = copy.deepcopy(stem.cache) if stem else None
-    if cache is not None:
-        cache.batch_repeat_interleave(len(prompts))
-    places = (seen.cumsum(1) - 1).clamp(min=0)[:, begun:]
-    read = model(
-        input_ids=ids,
-        attention_mask=seen,
-        position_ids=places,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache = read.past_key_values
-    cache.batch_repeat_interleave(how.samples)
-    logits = read.logits[:, -1].repeat_interleave(how.samples, 0)
-    seen = seen.repeat_interleave(how.samples, 0)
-    place = places[:, -1:].repeat_interleave(how.samples, 0)
+    lengths = torch.tensor([len(prompt) - begun for prompt in prompts], device=model.device)
+    owner = torch.arange(len(prompts), device=model.device).repeat_interleave(lengths)
+    own = (owner[:, None] == owner).tril()
+    seen = torch.cat([own.new_ones((len(owner), begun)), own], 1)
+    ids = torch.tensor([token for prompt in prompts for token in prompt[begun:]], device=model.device)
+    last = lengths.cumsum(0) - 1
+    logits, cache = _read(model, ids, begun + own.sum(1) - 1, seen, cache, last)
+    logits, seen = logits.repeat_interleave(how.samples, 0), seen[last].repeat_interleave(how.samples, 0)
+    place = (begun + lengths - 1).repeat_interleave(how.samples)
     made: list[list[int]] = [[] for _ in range(len(logits))]
     rows = torch.arange(len(logits), device=model.device)
-    done = torch.zeros(len(logits), dtype=torch.bool, device=model.device)
     for left in range(how.max_tokens, 0, -1):
         token = _next(logits.float(), how.temperature, random)
-        for row, one in zip(rows.tolist(), token[:, 0].tolist(), strict=True):
+        for row, one in zip(rows.tolist(), token.tolist(), strict=True):
             made[row].append(one)
-        done |= token[:, 0] == reader.end
-        goes_on = (~done).nonzero()[:, 0]
-        if left == 1 or not len(goes_on):
+        goes_on = token != end
+        rows, token, place = rows[goes_on], token[goes_on], place[goes_on] + 1
+        if left == 1 or not len(rows):
             break
-        if len(goes_on) <= CROWDED * len(rows):
-            rows, done, token, seen, place = (one[goes_on] for one in (rows, done, token, seen, place))
-            cache.batch_select_indices(goes_on)
-        seen = torch.cat([seen, torch.ones_like(token)], 1)
-        place = place + 1
-        logits = model(
-            input_ids=token, attention_mask=seen, position_ids=place, past_key_values=cache, use_cache=True
-        ).logits[:, -1]
+        seen = torch.cat([seen[goes_on], torch.eye(len(rows), dtype=torch.bool, device=model.device)], 1)
+        logits, cache = _read(model, token, place, seen, cache)
     return made
+
+
+def _read(model: Any, ids: Any, places: Any, seen: Any, cache: Any, keep: Any = 0) -> tuple[Any, Any]:
+    """Let *model* read tokens, each of which sees what its row of *seen* says; return logits (of *keep*) and cache."""
+    mask = torch.zeros(seen.shape, dtype=model.dtype, device=model.device).masked_fill(~seen, float("-inf"))
+    read = model(
+        input_ids=ids[None],
+        position_ids=places[None],
+        attention_mask=mask[None, None],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=keep,
+    )
+    return read.logits[0], read.past_key_values
 
 
 def _next(logits: Any, temperature: float, random: torch.Generator) -> Any:
     if not temperature:
-        return logits.argmax(-1, keepdim=True)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=random)
+        return logits.argmax(-1)
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=random)[:, 0]
