@@ -21,6 +21,7 @@ from pathlib import Path
 
 from figures import RESULTS
 from inside.five_gyms import GYMS, OfFive, five_gyms, gym_of
+from msgspec.structs import replace
 
 from gainful.core import Answer, Case, Policy, Text
 from gainful.engine.local import Engine
@@ -118,10 +119,11 @@ def one_seed(seed: int, chosen: argparse.Namespace) -> dict[str, object]:
     policies = {"untouched": (0.0, task.baseline)}
     proposed = {e.label: e.proposal for _, e in clock.records if isinstance(e, Proposed)}
     for at, event in clock.records:
-        if isinstance(event, Head) and event.label:
-            proposal = proposed[event.label]
-            what = "training" if proposal.learner == "weights" else "prompt"
-            policies[f"{what} {sum(k.startswith(what) for k in policies) + 1}"] = (at, proposal.policy)
+        if isinstance(event, Head) and event.label and proposed[event.label].learner != "weights":
+            policies["demos"] = (at, proposed[event.label].policy)  # the last one: before any training
+        if isinstance(event, Taught) and event.trained is not None:
+            number = 1 + sum(name.startswith("training") for name in policies)
+            policies[f"training {number}"] = (at, replace(task.baseline, adapter=event.trained.adapter))
     found = {}
     for label, (at, policy) in policies.items():
         scores = asyncio.run(evaluated(store, policy, cases))

@@ -22,11 +22,12 @@ from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run
 from gainful.loop.workshop import unrelated
 from gainful.models import ScriptedModel
+from gainful.report.training import facts as training_facts
 from gainful.store import MemoModel, SQLiteStore
 from gainful.train import Lesson, Preference, Progress, Question, Reading, Sampling, Trained, Work
 
 ADAPTER = Adapter(sha256="a" * 64, base="scripted", rank=4, alpha=8.0)
-TEACHING = Teaching(cases=20, samples=4, least=5)
+TEACHING = Teaching(cases=20, samples=4, least=5, rounds=1)
 
 
 @dataclass
@@ -222,6 +223,33 @@ async def test_a_second_round_goes_on_from_the_adapter_or_from_the_base(tmp_path
 
     assert [work.start for work in last.works] == [None, ADAPTER]
     assert [work.start for work in base.works] == [None, None]
+
+
+async def test_of_several_rounds_each_goes_on_and_the_last_one_races(tmp_path: Path) -> None:
+    trainer = ScriptedTrainer()
+
+    events = await run(tmp_path, trainer, replace(TEACHING, rounds=3))
+
+    told = [event for event in events if isinstance(event, Taught)]
+    assert [work.start for work in trainer.works[:3]] == [None, ADAPTER, ADAPTER]
+    assert [one.vetting is None for one in told[:3]] == [True, True, False]
+    assert next(event for event in events if isinstance(event, Proposed)).proposal.change == (
+        f"trained on {sum(one.material for one in told[:3])} own verified answers"
+    )
+    assert training_facts(told[0])[-1] == ("it", "Is where the next round begins.")
+
+
+async def test_where_a_later_round_finds_too_little_the_earlier_ones_may_race(tmp_path: Path) -> None:
+    def forgets(body: JsonObject, sample: int) -> str:
+        return "nothing" if "adapter" in body else talks_until_trained(body, sample)
+
+    trainer = ScriptedTrainer(answer=forgets)
+
+    events = await run(tmp_path, trainer, replace(TEACHING, rounds=3))
+
+    assert len(trainer.works) == 1
+    assert taught(events).vetting is not None
+    assert any(isinstance(event, Proposed) for event in events)
 
 
 @pytest.mark.slow

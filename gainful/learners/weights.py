@@ -63,8 +63,9 @@ TRIED = 8  # samples of each of those
 class Teaching(Value, frozen=True):
     """How weights are learned: part of a run's settings, so of its name.
 
-    ``methods`` are tried in this order, one proposal each.  ``cases`` of practice are answered ``samples`` times at
-    ``temperature``: many samples of a case cost little more than a few, since its prompt is read once, and it is the
+    ``methods`` are tried in this order, one proposal each, after ``rounds`` of sampling and training: the first brings
+    little but form, and would often lose its race.  In each round ``cases`` of practice are answered ``samples`` times
+    at ``temperature``: many samples of a case cost little more than a few, since its prompt is read once, and it is the
     hard cases that they solve.  ``least`` lessons or pairs are needed to begin.  ``start``: whether a head that has an
     adapter is trained on from there, or its lessons begin from the base again.  Training ends after ``minutes`` with
     what it has, and does not begin where it needs more than ``memory_bytes`` (``None``: than there is).  ``base`` names
@@ -74,6 +75,7 @@ class Teaching(Value, frozen=True):
 
     methods: tuple[Method, ...] = ("rejection",)
     prompt: Literal["short", "own"] = "short"
+    rounds: int = 3
     cases: int = 200
     samples: int = 32
     temperature: float = 1.0
@@ -104,7 +106,10 @@ class Vetting(Value, frozen=True):
 
 
 class Taught(Value, frozen=True, tag="taught"):
-    """One attempt at training, whatever came of it; ``trained`` and ``vetting`` are ``None`` where it did not begin."""
+    """One attempt at training, whatever came of it.
+
+    ``trained`` is ``None`` where it did not begin, and ``vetting`` where another round followed.
+    """
 
     learner: str
     method: Method
@@ -159,27 +164,52 @@ class Weights:
 
     async def propose(self, head: Policy, evidence: Evidence) -> Sequence[Proposal]:
         """Return what training brought that may race; none where too little was verified, or it may not."""
-        draw = random.Random(f"{evidence.seed} {head.id}")
-        cases = draw.sample(evidence.practice, min(self.teaching.cases, len(evidence.practice)))
-        asked, sampled = head, list[Rollout]()
-        if self.teaching.methods != ("distillation",):
-            asked, sampled = await self._sampled(head, evidence, cases)
         proposals = []
         for method in self.teaching.methods:
-            teacher, rollouts = asked, sampled
-            if method == "distillation":
-                if not is_longer(head):
-                    continue  # there is nothing to leave out
-                teacher, rollouts = head, await self.workshop.answer(head, cases)
-            taught, policy = await self._teach(method, teacher, rollouts, evidence)
-            self.workshop.tell(taught)
-            if policy is not None:
-                change = WORDS[method].format(n=taught.material)
-                proposals.append(Proposal(policy=policy, learner=self.name, change=change))
+            if method == "distillation" and not is_longer(head):
+                continue  # there is nothing to leave out
+            learned, material = await self._in_rounds(method, head, evidence)
+            if learned is not None:
+                change = WORDS[method].format(n=material)
+                proposals.append(Proposal(policy=learned, learner=self.name, change=change))
         return proposals
 
+    async def _in_rounds(self, method: Method, head: Policy, evidence: Evidence) -> tuple[Policy | None, int]:
+        """Train as often as the teaching says, each time on what the last student answers; vet the last one alone.
+
+        Return what may race, and on how much it was trained.
+        """
+        last: tuple[Taught, Policy] | None = None
+        material = 0
+        for number in range(1 if method == "distillation" else self.teaching.rounds):
+            teacher, rollouts = await self._answered(method, last[1] if last else head, evidence, number)
+            taught, student = await self._teach(method, teacher, rollouts, evidence)
+            if last is None and student is None:
+                self.workshop.tell(taught)
+                return None, 0
+            if student is None:
+                break  # what has been learned so far may race
+            if last is not None:
+                self.workshop.tell(last[0])
+            last, material = (taught, student), material + taught.material
+        assert last is not None  # there is a first round
+        taught, student = last
+        vetting = await self.workshop.vet(student, evidence.practice)
+        self.workshop.tell(replace(taught, vetting=vetting, refused=vetting.refused))
+        return None if vetting.refused else student, material
+
+    async def _answered(
+        self, method: Method, head: Policy, evidence: Evidence, number: int
+    ) -> tuple[Policy, list[Rollout]]:
+        """Return how practice cases, drawn anew in each round, were answered, and under which policy."""
+        draw = random.Random(f"{evidence.seed} {head.id} {number}")
+        cases = draw.sample(evidence.practice, min(self.teaching.cases, len(evidence.practice)))
+        if method == "distillation":
+            return head, await self.workshop.answer(head, cases)
+        return await self._sampled(head, evidence, cases)
+
     async def _sampled(self, head: Policy, evidence: Evidence, cases: Sequence[Case]) -> tuple[Policy, list[Rollout]]:
-        """Return what was answered to *cases*, and under which policy: that which the first of them teach most by.
+        """Return under which policy *cases* were answered, that which the first of them teach most by, and how.
 
         Where those show that all are too few, the first alone are answered.
         """
@@ -221,10 +251,7 @@ class Weights:
         start = teacher.adapter if teaching.start == "last" else None
         work = Work(self.workshop.base, material, recipe, start, evidence.seed)
         trained = await self.workshop.train(work, student)
-        policy = replace(student, adapter=trained.adapter)
-        vetting = await self.workshop.vet(policy, evidence.practice)
-        taught = replace(taught, trained=trained, vetting=vetting, refused=vetting.refused)
-        return taught, None if vetting.refused else policy
+        return replace(taught, trained=trained), replace(student, adapter=trained.adapter)
 
     def _material(
         self,

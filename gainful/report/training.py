@@ -50,8 +50,14 @@ def facts(taught: Taught) -> list[tuple[str, str]]:
                 f"the base's own words: {vetting.guard:+.3f} nats a token likelier, {vetting.guard_low:+.3f} at worst",
             )
         )
-    found.append(("it", words.sentence(f"may not race: {taught.refused}") if taught.refused else "may race."))
+    found.append(("it", words.sentence(_outcome(taught))))
     return found
+
+
+def _outcome(taught: Taught) -> str:
+    if taught.refused:
+        return f"may not race: {taught.refused}"
+    return "may race" if taught.vetting is not None else "is where the next round begins"
 
 
 def _suspicions(taught: Taught) -> str:
