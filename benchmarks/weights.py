@@ -135,6 +135,7 @@ def one_seed(seed: int, chosen: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="seed")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--cases", type=int, default=400, help="practice cases sampled a training")
     parser.add_argument("--samples", type=int, default=32)
@@ -142,7 +143,7 @@ def main() -> None:
     parser.add_argument("--shuffled", action="store_true")
     chosen = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    runs = [one_seed(seed, chosen) for seed in range(chosen.seeds)]
+    runs = [one_seed(seed, chosen) for seed in range(chosen.first, chosen.first + chosen.seeds)]
     RESULTS.mkdir(parents=True, exist_ok=True)
     kind = "shuffled" if chosen.shuffled else "own"
     (RESULTS / f"weights_{kind}_runs.json").write_text(json.dumps(runs, indent=2) + "\n")
