@@ -24,7 +24,7 @@ from worlds import TOOL, sums
 
 from gainful import checks
 from gainful.answers.allowance import Limits
-from gainful.core import Answer, Case, Exchange, Format, JsonObject, Policy, Text, Trial, Usage, digest
+from gainful.core import Answer, Case, Exchange, Format, JsonObject, Policy, RequestRefused, Text, Trial, Usage, digest
 from gainful.loop.fitting import fit
 from gainful.models import OpenAIModel, ScriptedModel
 from gainful.models.patience import Patience
@@ -329,6 +329,40 @@ async def test_a_check_that_breaks_leaves_the_plain_answer_and_is_named_in_the_l
     (line,) = (json.loads(Line().format(record)) for record in caplog.records if record.msg == "failed open")
     assert (line["kind"], line["check"]) == ("CheckError", broken_check.name)
     assert "secret" not in str(line)
+
+
+def too_strict(body: JsonObject, sample: int) -> str:
+    """Refuse what a policy has made of a request."""
+    if "response_format" in body or body["messages"][0]["role"] == "system":
+        raise RequestRefused("the grammar cannot be built", status=400)
+    return echo(body, sample)
+
+
+@pytest.mark.parametrize("stream", ["", "pass", "hold", "segment"])
+@pytest.mark.parametrize("policy", [Policy(instructions="Be brief."), Policy(format=Format(shape="schema"))])
+async def test_a_request_that_is_refused_as_the_policy_asks_it_is_asked_as_the_caller_did(
+    tmp_path: Path, stream: Any, policy: Policy
+) -> None:
+    task = talk(serving=Serving(stream=stream or "pass"), baseline=policy)
+    async with serving(task, ScriptedModel(too_strict), tmp_path / "store.db") as proxy:
+        if stream:
+            said = await proxy.streamed({"messages": [USER]})
+            assert "x-gainful-verdict failed-open" in said
+            assert "You said" in said
+        else:
+            code, body, headers = await proxy.ask({"messages": [USER]})
+            assert (code, headers["x-gainful-verdict"]) == (200, "failed-open")
+            assert body["choices"][0]["message"]["content"].startswith("You said")
+        (row,) = proxy.stored()
+
+    assert (row.verdict, row.status, row.policy) == ("failed-open", 200, Policy().id)
+
+
+async def test_what_the_model_refuses_as_the_caller_sent_it_is_refused(tmp_path: Path) -> None:
+    async with serving(talk(), ScriptedModel(too_strict), tmp_path / "store.db") as proxy:
+        code, _, _ = await proxy.ask({"messages": [{"role": "system", "content": "Be brief."}, USER]})
+
+    assert code == 400
 
 
 async def test_a_store_that_is_locked_leaves_the_plain_answer(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gainful.answers.answer import Asking, Outcome, answer
 from gainful.answers.correct import Draft, correct
 from gainful.answers.detect import LOGPROBS, Detector, evidence
 from gainful.answers.rule import Rule, Standing, is_suspect
-from gainful.answers.shape import is_rewritten, present, reply_body, shape
+from gainful.answers.shape import PLAIN, is_rewritten, present, reply_body, shape
 from gainful.core import (
     Answer,
     Case,
@@ -27,6 +27,7 @@ from gainful.core import (
     Once,
     Policy,
     Reply,
+    RequestRefused,
     Usage,
     Verdict,
     VerdictWord,
@@ -96,13 +97,11 @@ class Chat:
         self, served: Served, body: JsonObject, models: Models, allowance: Allowance, may_correct: Callable[[], bool]
     ) -> None:
         self.served = served
-        self.shaped = shape(served.policy, body, served.task.kind)
-        self.rewritten = is_rewritten(self.shaped, served.task.kind)
         self.models = models
+        self._body = body
+        self._allowance = allowance
         self._may_correct = may_correct
-        self._borrowed = served.wants_logprobs and "logprobs" not in body
-        sent = {**self.shaped.body, **LOGPROBS} if self._borrowed else self.shaped.body
-        self.asking = Asking(self.shaped.case, self.shaped.policy, models.usual, served.task.kind, sent, allowance)
+        self._ask_under(served.policy)
         self._several = body.get("n") not in (None, 1)
         self._outcome = Outcome(answer=Answer(text=""), calls=(), usage=Usage())
         self._drafted: Outcome | None = None
@@ -113,6 +112,23 @@ class Chat:
         self.broken_check = ""  # the name of the check that made it fail, where one did
         self.lost: tuple[str, Lost] | None = None  # a correction that was tried in vain: its method, and why in vain
         self.is_finished = False  # drafted, examined, perhaps corrected: nothing of the reply will change any more
+
+    def _ask_under(self, policy: Policy) -> None:
+        self.shaped = shape(policy, self._body, self.served.task.kind)
+        self.rewritten = is_rewritten(self.shaped, self.served.task.kind)
+        self._borrowed = self.served.wants_logprobs and "logprobs" not in self._body
+        sent = {**self.shaped.body, **LOGPROBS} if self._borrowed else self.shaped.body
+        self.asking = Asking(
+            self.shaped.case, self.shaped.policy, self.models.usual, self.served.task.kind, sent, self._allowance
+        )
+
+    def ask_plainly(self, refused: RequestRefused) -> bool:
+        """Turn to the request as the caller sent it, where the model has *refused* what the policy made of it."""
+        if self.shaped.is_plain:
+            return False
+        self._fail(refused)
+        self._ask_under(PLAIN)
+        return True
 
     @property
     def passes(self) -> bool:
@@ -129,6 +145,10 @@ class Chat:
     async def draft(self) -> None:
         """Answer under the policy.  Raises ``ModelError``, and ``TimeoutError`` where the deadline came first."""
         try:
+            self._outcome = await answer(self.asking, self._judge)
+        except RequestRefused as error:
+            if not self.ask_plainly(error):
+                raise
             self._outcome = await answer(self.asking, self._judge)
         except CheckError as error:
             if not self.asking.replies:

@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from gainful.core import Json, JsonObject
+from gainful.core import Json, JsonObject, RequestRefused
 from gainful.models.chunks import split
 from gainful.proxy.chat import Chat
 from gainful.proxy.chunks import Assembler
@@ -111,13 +111,26 @@ class Drafting:
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
         self._assembler = Assembler()
+        self._came = False
         self.is_cut_off = False
 
     async def chunks(self) -> AsyncGenerator[tuple[bytes, JsonObject], None]:
         """Yield each payload, and the chunk in it."""
+        try:
+            async with aclosing(self._asked()) as found:
+                async for one in found:
+                    yield one
+            return
+        except RequestRefused as error:
+            if self._came or not self._chat.ask_plainly(error):
+                raise
+        async with aclosing(self._asked()) as found:
+            async for one in found:
+                yield one
+
+    async def _asked(self) -> AsyncGenerator[tuple[bytes, JsonObject], None]:
         asking, started = self._chat.asking, time.perf_counter()
         asking.allowance.claim()
-        came = False
         async with aclosing(self._chat.models.usual.stream({**asking.body, "stream_options": WITH_USAGE})) as payloads:
             while True:
                 try:
@@ -126,11 +139,11 @@ class Drafting:
                 except StopAsyncIteration:
                     break
                 except TimeoutError:
-                    if not came:
+                    if not self._came:
                         raise
                     self.is_cut_off = True
                     break
-                came = True
+                self._came = True
                 chunk = _decode(payload)
                 self._assembler.feed(chunk)
                 yield payload, chunk

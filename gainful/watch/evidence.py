@@ -67,7 +67,7 @@ class Scores:
 
     def of(self, exchange: Exchange) -> dict[str, float | None]:
         """Return the scores of one request, and let the champion's say what is usual."""
-        is_error = exchange.status >= 400
+        is_error = exchange.status >= 400 or exchange.verdict == "failed-open"
         quality = None if is_error else self._quality(exchange)
         elapsed_ms, tokens = exchange.usage.elapsed_ms, _tokens(exchange)
         scores: dict[str, float | None] = {"quality": quality, "errors": float(not is_error)}
