@@ -24,11 +24,17 @@ BATCH = 500
 
 
 class HoldbackWatch:
-    """Reads what is served since the champion came in; *stage* is its hold-back, ``None`` where there is none."""
+    """Reads what *champion* answered, and what the former one did in its hold-back *stage*, where there is one.
 
-    def __init__(self, store: Store, task: Task, stage: Stage | None, since: int, quality: Scorer) -> None:
+    A champion that was in service before is held against what it was then, too: it is no other by having been away.
+    """
+
+    def __init__(
+        self, store: Store, task: Task, champion: str | None, stage: Stage | None, since: int, quality: Scorer
+    ) -> None:
         self._store = store
         self._task = task
+        self._champion = champion
         self._quality = quality
         self._row = max(since, store.last_exchange_row() - LOOK_BACK)
         self._blocks = None if stage is None else Blocks(stage)
@@ -67,7 +73,7 @@ class HoldbackWatch:
                 self._row = row
                 arm = "champion" if exchange.seat is None else exchange.seat.arm
                 score = None if exchange.status >= 400 else self._quality(exchange)
-                if arm == "champion" and score is not None:
+                if arm == "champion" and exchange.policy == self._champion and score is not None:
                     self._see_itself(score)
                 if self._blocks is not None and exchange.seat is not None:
                     if exchange.seat.holdback != self._blocks.stage.id:

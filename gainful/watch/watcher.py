@@ -192,10 +192,11 @@ class Watcher:
 
     def _holdback_watch(self, state: Service) -> HoldbackWatch:
         stage = state.holdback if self._former(state) is not None else None
-        name = f"{self._store.champion(self.task.name)} {stage.id if stage else ''}"
+        champion = self._store.champion(self.task.name)
+        name = f"{champion} {stage.id if stage else ''}"
         if self._holdback is None or self._holdback[0] != name:
             since = max(stage.row if stage else 0, self._served_since)
-            self._holdback = name, HoldbackWatch(self._store, self.task, stage, since, self._quality)
+            self._holdback = name, HoldbackWatch(self._store, self.task, champion, stage, since, self._quality)
         return self._holdback[1]
 
     @property
