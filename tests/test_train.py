@@ -70,13 +70,11 @@ def test_another_base_than_the_one_that_is_served_is_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")
-def test_rewards_are_asked_for_in_one_process() -> None:
+def test_rewards_need_someone_who_gives_them() -> None:
     asked = Work(base="b", material=(Question(messages=LESSON.messages, case="c"),), recipe=Recipe(method="grpo"))
 
     with pytest.raises(TrainError, match="give a reward, made of trusted checks"):
         fine_tune(asked, "a/base", Limits())
-    with pytest.raises(TrainError, match="leave `launch` out"):
-        fine_tune(asked, "a/base", Limits(launch=("--multi_gpu",)), reward=lambda case, replies: [0.0] * len(replies))
 
 
 @pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")

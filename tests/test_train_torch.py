@@ -142,26 +142,6 @@ def test_a_worker_that_is_killed_is_one_sentence(base: Path, apart: Path) -> Non
         fine_tune(wanted, base, LIMITS, watch=kill)
 
 
-def test_training_can_be_launched_by_accelerate(base: Path) -> None:
-    """In one process: several need several devices."""
-    launch = (
-        "--cpu",
-        "--num_processes",
-        "1",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    )
-
-    trained = fine_tune(work(), base, Limits(minutes=5.0, launch=launch))
-
-    assert len(trained.steps) == 16
-    assert find_adapter(trained.adapter).is_dir()
-
-
 def test_time_that_is_up_ends_training_with_what_there_is_and_more_time_goes_on(base: Path, apart: Path) -> None:
     wanted = work(epochs=2.0)
 

@@ -6,6 +6,7 @@ there).
 
 from gainful.train.extra import missing
 from gainful.train.jobs import (
+    Launched,
     Lesson,
     Limits,
     Material,
@@ -23,6 +24,7 @@ from gainful.train.process import fine_tune, read_prompts, sample_replies
 
 __all__ = [
     "LEAST_AGREEMENT",
+    "Launched",
     "Lesson",
     "Limits",
     "Material",

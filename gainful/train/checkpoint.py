@@ -5,15 +5,26 @@ What Trainer writes, transformers reads back with ``weights_only``: no pickle ru
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from gainful.core import Value
+from gainful.train.jobs import Launched
+
 NAME = re.compile(r"checkpoint-(\d+)")
 MARK = "whole.json"  # written last, by one rename
+
+
+class Mark(Value, frozen=True):
+    """After how many seconds of training it was written, and by what processes: others could not read it."""
+
+    seconds: float
+    processes: Launched | None = None
 
 
 @dataclass(frozen=True)
@@ -24,23 +35,24 @@ class Checkpoint:
     seconds: float
 
 
-def mark_whole(folder: Path, step: int, seconds: float) -> None:
-    """Note that the checkpoint of *step* in *folder* is complete after *seconds* of training."""
+def mark_whole(folder: Path, step: int, seconds: float, processes: Launched | None) -> None:
+    """Note that the checkpoint of *step* in *folder*, which *processes* wrote after *seconds*, is complete."""
     path = folder / f"checkpoint-{step}"
     scratch = path / f"{MARK}.new"
-    scratch.write_text(json.dumps({"seconds": seconds}))
+    scratch.write_bytes(msgspec.json.encode(Mark(seconds, processes)))
     os.replace(scratch, path / MARK)
 
 
-def last_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the last whole checkpoint in *folder*, and delete those that a kill has cut off."""
+def last_checkpoint(folder: Path, processes: Launched | None) -> Checkpoint | None:
+    """Return the last whole checkpoint in *folder* that such *processes* wrote, and delete all that are no use."""
     found: dict[int, Checkpoint] = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         named = NAME.fullmatch(path.name)
         if named is None:
             continue
-        if (path / MARK).is_file():
-            found[int(named[1])] = Checkpoint(path, float(json.loads((path / MARK).read_text())["seconds"]))
+        mark = msgspec.json.decode((path / MARK).read_bytes(), type=Mark) if (path / MARK).is_file() else None
+        if mark is not None and mark.processes == processes:
+            found[int(named[1])] = Checkpoint(path, mark.seconds)
         else:
             shutil.rmtree(path)
     return found[max(found)] if found else None

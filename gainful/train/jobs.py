@@ -87,16 +87,25 @@ class Sampling(Value, frozen=True):
     seed: int = 0
 
 
+class Launched(Value, frozen=True, tag="accelerate"):
+    """Several processes on this machine, by ``accelerate launch``: its arguments, ``("--config_file", "fsdp.yaml")``.
+
+    Among CPUs they are ``("--multi_gpu", "--num_processes", "2")``, whatever the name says.
+    """
+
+    arguments: tuple[str, ...]
+
+
 class Limits(Value, frozen=True):
     """``minutes`` of training, after which it stops with what it has; ``memory_bytes`` it may take.
 
-    ``launch``: arguments of ``accelerate launch``, such as ``("--config_file", "fsdp.yaml")``, for training on several
-    devices; empty: one process.
+    ``processes`` says where the processes come from that train together, each on its part of a batch; ``None``: one
+    trains alone.
     """
 
     minutes: float = 30.0
     memory_bytes: int | None = None
-    launch: tuple[str, ...] = ()
+    processes: Launched | None = None
 
 
 class Progress(Value, frozen=True, tag="progress"):

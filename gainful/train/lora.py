@@ -10,7 +10,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -22,10 +21,11 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 
 from gainful.core import TrainError
 from gainful.train.base import Reader, has_bfloat16, load_model
-from gainful.train.checkpoint import last_checkpoint, mark_whole
+from gainful.train.checkpoint import mark_whole
 from gainful.train.jobs import Lesson, Material, Preference, Progress, Question, Recipe, Work
 from gainful.train.memory import Shape, check_memory, free_bytes, needed_bytes
 from gainful.train.orders import FineTune, Fitted
+from gainful.train.together import count, count_here, gathered, is_finite, whole_weights, worth
 from gainful.train.tree import EAGER_NODES, share_beginnings
 
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -54,35 +54,39 @@ class NotFinite(Exception):
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Tells of every step, keeps checkpoints, and stops at the time limit or before a step that is not finite."""
 
-    def __init__(self, tell: Callable[[Progress], None], seconds: float, spent: float) -> None:
+    def __init__(self, tell: Callable[[Progress], None], order: FineTune) -> None:
         self.is_late = False
         self._tell = tell
-        self._seconds = seconds
-        self._spent = spent
+        self._order = order
         self._began = time.monotonic()
         self._saved_at = -math.inf
 
     @property
     def spent(self) -> float:
         """Seconds of training, those before this process began among them."""
-        return self._spent + time.monotonic() - self._began
+        return self._order.spent + time.monotonic() - self._began
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **has: Any) -> None:
         gradients = [weight.grad for weight in has["model"].parameters() if weight.grad is not None]
-        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        if not all(gathered(all(map(is_finite, gradients)))):
             raise NotFinite
 
     def on_step_end(self, args: Any, state: Any, control: Any, **has: Any) -> None:
-        if self.spent >= self._seconds and state.global_step < state.max_steps:
+        is_late = self.spent >= self._order.seconds and state.global_step < state.max_steps
+        is_due = time.monotonic() - self._saved_at >= SAVED_EVERY_S
+        all_say = gathered((is_late, is_due))  # no two clocks are alike
+        if any(late for late, _ in all_say):
             self.is_late = True
             control.should_training_stop = True
             control.should_save = True
             control.should_evaluate = args.eval_strategy != "no"
-        if time.monotonic() - self._saved_at >= SAVED_EVERY_S:
+        if any(due for _, due in all_say):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **has: Any) -> None:
-        mark_whole(Path(args.output_dir), state.global_step, self.spent)
+        gathered(None)  # each writes files of its own: the mark waits for all
+        if state.is_world_process_zero:
+            mark_whole(Path(args.output_dir), state.global_step, self.spent, self._order.processes)
         self._saved_at = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, **has: Any) -> None:
@@ -91,40 +95,42 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 def fit(order: FineTune, source: str, reader: Reader, folder: Path, hear: Hearing) -> Fitted:
-    """Train as *order* says and leave the adapter in *folder*/adapter.
+    """Train as *order* says and leave the adapter in *folder*/adapter, which the first of several processes writes.
 
-    Checkpoints are kept in *folder*; where there is one, training goes on from it.  Raises ``TrainError``.
+    Checkpoints are kept in *folder*.  Raises ``TrainError``.
     """
     set_seed(order.work.seed)
     recipe = order.work.recipe
-    checkpoint = last_checkpoint(folder)
-    watch = Watch(hear.tell, order.seconds, checkpoint.seconds if checkpoint else 0.0)
+    batch = _batch(recipe)
+    watch = Watch(hear.tell, order)
     rows, held_back = _split(order.work, reader)
-    check_memory(_needed_bytes(source, recipe, rows), order.memory_bytes, free_bytes())
+    check_memory(_needed_bytes(source, recipe, rows, batch) * count_here(), order.memory_bytes, free_bytes())
     model = _adapted(load_model(source), order)
-    trainer = METHODS[recipe.method](model, order.work, reader, _Data(rows, held_back, folder), hear)
+    trainer = METHODS[recipe.method](model, order.work, reader, _Data(rows, held_back, batch, folder), hear)
     adapted = trainer.model
     trainer.add_callback(watch)
     if held_back:
         trainer.add_callback(EarlyStoppingCallback(recipe.patience))
     if not torch.cuda.is_available():
         share_beginnings(adapted.get_base_model(), recipe.temperature if recipe.method == "grpo" else 1.0)
-    stopped = _train(trainer, checkpoint.path if checkpoint else None, watch)
+    stopped = _train(trainer, order.resume, watch)
     state = trainer.state
     if state.global_step == 0:
         raise TrainError(
             f"the first step's gradients are not finite at learning rate {recipe.learning_rate:g}; take a lower one"
         )
     adapted.peft_config["default"].base_model_name_or_path = order.work.base  # PEFT writes the path on this machine
-    adapted.save_pretrained(folder / "adapter", selected_adapters=["default"])
+    weights = whole_weights(trainer.model)
+    if state.is_world_process_zero:
+        adapted.save_pretrained(folder / "adapter", selected_adapters=["default"], state_dict=weights)
     steps = tuple(_steps(state.log_history, state.max_steps))
     return Fitted(steps=steps, seconds=watch.spent, tokens=state.num_input_tokens_seen, stopped=stopped)
 
 
-def _train(trainer: Any, checkpoint: Path | None, watch: Watch) -> Literal["", "early", "time", "nan"]:
+def _train(trainer: Any, checkpoint: str, watch: Watch) -> Literal["", "early", "time", "nan"]:
     """Train to the end; return why it came early, empty where it did not."""
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=checkpoint or None)
     except NotFinite:
         return "nan"  # the weights are those of the step before
     if watch.is_late:
@@ -155,6 +161,7 @@ def _adapted(model: Any, order: FineTune) -> dict[str, Any]:
 class _Data(NamedTuple):
     rows: list[Row]
     held_back: list[Row]
+    batch: int  # sequences a step in each process
     folder: Path
 
 
@@ -191,11 +198,8 @@ def _rewarded(model: dict[str, Any], work: Work, reader: Reader, data: _Data, he
     """Learn from what own samples are worth, each against its group's mean (Shao et al. 2024, arXiv 2402.03300)."""
     recipe = work.recipe
 
-    def worth(prompts: Sequence[str], completions: Sequence[str], case: Sequence[str], **_: Any) -> list[float]:
-        rewards: list[float] = []
-        for name, group in groupby(zip(case, completions, strict=True), key=lambda one: one[0]):
-            rewards += hear.ask(name, tuple(completion for _, completion in group))
-        return rewards
+    def rewards(prompts: Sequence[str], completions: Sequence[str], case: Sequence[str], **_: Any) -> list[float]:
+        return worth(hear.ask, list(zip(case, completions, strict=True)))
 
     trainer = GRPOTrainer(
         **model,
@@ -205,7 +209,7 @@ def _rewarded(model: dict[str, Any], work: Work, reader: Reader, data: _Data, he
             temperature=recipe.temperature,
             max_completion_length=max(row["max_tokens"] for row in data.rows),
         ),
-        reward_funcs=worth,
+        reward_funcs=rewards,
         train_dataset=Dataset.from_list(data.rows),
         processing_class=reader.tokenizer,
     )
@@ -226,10 +230,7 @@ METHODS: dict[str, Callable[[dict[str, Any], Work, Reader, _Data, Hearing], Any]
 
 def _arguments(work: Work, data: _Data) -> dict[str, Any]:
     """Return what all of TRL's trainers are told."""
-    recipe, evaluates = work.recipe, bool(data.held_back)
-    batch = recipe.batch
-    if recipe.method == "grpo":
-        batch = math.ceil(batch / recipe.samples) * recipe.samples  # whole groups
+    recipe, evaluates, batch = work.recipe, bool(data.held_back), data.batch
     at_once = batch if recipe.method == "grpo" else _at_once(data.rows, batch)
     return {
         "output_dir": str(data.folder),
@@ -253,14 +254,25 @@ def _arguments(work: Work, data: _Data) -> dict[str, Any]:
         "logging_nan_inf_filter": False,
         "include_num_input_tokens_seen": "non_padding",
         "remove_unused_columns": False,
+        "ddp_find_unused_parameters": False,  # every weight of the adapter is used in every step
         "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",
         "disable_tqdm": True,
     }
 
 
-def _needed_bytes(source: str, recipe: Recipe, rows: Sequence[Row]) -> int:
-    """Return the memory that a step over *rows* takes at most."""
+def _batch(recipe: Recipe) -> int:
+    """Return how many sequences of a step each process takes; raises ``TrainError`` where they cannot be dealt out."""
+    batch, processes = recipe.batch, count()
+    if recipe.method == "grpo":
+        batch = math.ceil(batch / recipe.samples) * recipe.samples  # whole groups
+    if batch % processes:
+        raise TrainError(f"{batch} sequences a step cannot be dealt out to {processes} processes; take a multiple")
+    return batch // processes
+
+
+def _needed_bytes(source: str, recipe: Recipe, rows: Sequence[Row], batch: int) -> int:
+    """Return the memory that a step over *batch* of *rows* takes at most."""
     config = AutoConfig.from_pretrained(source)
     files = [file.stat().st_size for file in Path(source).glob("*.safetensors")]  # none of a model on the hub
     shape = Shape(
@@ -272,7 +284,7 @@ def _needed_bytes(source: str, recipe: Recipe, rows: Sequence[Row]) -> int:
         element_bytes=2 if has_bfloat16() else 4,
     )
     lengths = [_length(row) for row in rows]
-    nodes = max(max(lengths), min(TOKENS_AT_ONCE, round(recipe.batch * sum(lengths) / len(lengths))))
+    nodes = max(max(lengths), min(TOKENS_AT_ONCE, round(batch * sum(lengths) / len(lengths))))
     return needed_bytes(shape, recipe.rank, nodes, EAGER_NODES)
 
 

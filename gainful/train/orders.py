@@ -7,17 +7,23 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from gainful.core import JsonObject, Value
-from gainful.train.jobs import Progress, Reading, Sampling, Work
+from gainful.train.jobs import Launched, Progress, Reading, Sampling, Work
 
 
 class FineTune(Value, frozen=True, tag="fine-tune"):
-    """Train; ``start`` is the folder of the adapter to begin from, ``seconds`` how long it may still take."""
+    """Train; ``start`` is the folder of the adapter to begin from, ``seconds`` how long it may take in all.
+
+    ``resume`` is the folder of the checkpoint to go on from, after ``spent`` seconds.
+    """
 
     work: Work
     base: str
     seconds: float
     memory_bytes: int | None = None
     start: str = ""
+    processes: Launched | None = None
+    resume: str = ""
+    spent: float = 0.0
 
 
 class Read(Value, frozen=True, tag="read"):
@@ -87,6 +93,8 @@ class Failed(Value, frozen=True, tag="failed"):
 
     sentence: str
 
+
+WAS_KILLED = "the trainer was killed, as a machine without memory does; ask again and it goes on from its checkpoint"
 
 Said: TypeAlias = Progress | Ask | Fitted | Readings | Sampled | Ended | Failed
 

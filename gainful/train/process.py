@@ -23,9 +23,11 @@ from gainful.core import AdapterNotFound, JsonObject, TrainError, digest
 from gainful.models.adapters import find_adapter, keep_adapter, read_adapter
 from gainful.models.files import cache_folder
 from gainful.models.gguf import gguf_digest
+from gainful.train.checkpoint import last_checkpoint
 from gainful.train.extra import missing
 from gainful.train.jobs import Limits, Progress, Reading, Sampling, Trained, Work
 from gainful.train.orders import (
+    WAS_KILLED,
     Ask,
     Ended,
     Failed,
@@ -53,6 +55,7 @@ QUIET = {
 }
 RESULT = "trained.json"
 ANSWER = "answer.json"
+LAUNCHED_AND_KILLED = "Signal 9 (SIGKILL) received by PID"  # as torchrun logs it
 LAST_WORDS = 400  # characters of a dead worker's log that its error quotes
 
 
@@ -74,21 +77,14 @@ def fine_tune(
     says what replies are worth where the recipe asks for it.  It blocks until training ends.  Raises ``TrainError``,
     ``AdapterNotFound`` for ``work.start``, and whatever *watch* and *reward* raise.
     """
-    _admit(work, str(base), limits, reward)
+    _admit(work, str(base), reward)
     folder = cache_folder() / "training" / work.id
     with _alone(folder):
         known = _finished(folder, limits)
         if known is not None:
             return known
-        order = FineTune(
-            work=work,
-            base=str(base),
-            seconds=limits.minutes * 60.0,
-            memory_bytes=limits.memory_bytes,
-            start=str(find_adapter(work.start)) if work.start else "",
-        )
         fitted, peak = None, 0
-        for said in _work(order, folder, reward, limits.launch):
+        for said in _work(_order(work, str(base), limits, folder), folder, reward):
             match said:
                 case Progress():
                     watch(said)
@@ -181,7 +177,7 @@ def _need_extra() -> None:
         raise TrainError(absent)
 
 
-def _admit(work: Work, base: str, limits: Limits, reward: Reward | None) -> None:
+def _admit(work: Work, base: str, reward: Reward | None) -> None:
     """Raise ``TrainError`` for a work that cannot be done, before anything is loaded."""
     _need_extra()
     kind = {"sft": "lesson", "dpo": "preference", "grpo": "question"}[work.recipe.method]
@@ -190,8 +186,6 @@ def _admit(work: Work, base: str, limits: Limits, reward: Reward | None) -> None
         raise TrainError(f"there is no {kind} to learn from; sample more replies, or check more of them")
     if kinds != {kind}:
         raise TrainError(f"the recipe {work.recipe.method!r} learns from {kind}s; the material holds {sorted(kinds)}")
-    if work.recipe.method == "grpo" and limits.launch:
-        raise TrainError("the recipe 'grpo' asks for rewards in one process; leave `launch` out, or take sft or dpo")
     if work.recipe.method == "grpo" and reward is None:
         raise TrainError("the recipe 'grpo' asks what replies are worth; give a reward, made of trusted checks")
     if Path(base).is_file() and gguf_digest(Path(base)) != work.base:
@@ -204,6 +198,21 @@ def _admit(work: Work, base: str, limits: Limits, reward: Reward | None) -> None
             f"{work.start.label} was made for base {work.start.base[:16]}, not {work.base[:16]}; begin from an "
             "adapter of the same base, or from none"
         )
+
+
+def _order(work: Work, base: str, limits: Limits, folder: Path) -> FineTune:
+    """Return the order to train, from the last checkpoint in *folder* where there is one."""
+    checkpoint = last_checkpoint(folder, limits.processes)
+    return FineTune(
+        work=work,
+        base=base,
+        seconds=limits.minutes * 60.0,
+        memory_bytes=limits.memory_bytes,
+        start=str(find_adapter(work.start)) if work.start else "",
+        processes=limits.processes,
+        resume=str(checkpoint.path) if checkpoint else "",
+        spent=checkpoint.seconds if checkpoint else 0.0,
+    )
 
 
 def _finished(folder: Path, limits: Limits) -> Trained | None:
@@ -231,14 +240,14 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _work(order: Order, folder: Path, reward: Reward | None = None, launch: Sequence[str] = ()) -> Iterator[Said]:
+def _work(order: Order, folder: Path, reward: Reward | None = None) -> Iterator[Said]:
     """Yield what the worker says while it carries out *order*; raises ``TrainError`` where it fails or dies."""
     _write(folder / "order.json", msgspec.json.encode(order))
     is_local = Path(order.base).exists()
     environment = {**os.environ, **QUIET, **({"HF_HUB_OFFLINE": "1"} if is_local else {})}
     with (folder / "worker.log").open("w") as log:
         worker = subprocess.Popen(
-            [*_python(launch), "-m", "gainful.train.worker", str(folder)],
+            [*_command(order), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -265,21 +274,26 @@ def _work(order: Order, folder: Path, reward: Reward | None = None, launch: Sequ
             raise TrainError(_how_it_died(worker.wait(), folder / "worker.log"))
     finally:
         worker.kill()
-        worker.wait()
         worker.stdin.close()
+        worker.stdout.read()  # to the end: those that it launched have gone as well, and write no more files
         worker.stdout.close()
+        worker.wait()
 
 
-def _python(launch: Sequence[str]) -> list[str]:
-    """Return what runs a module: Python, or accelerate's launcher with its arguments."""
-    return [sys.executable, "-m", "accelerate.commands.launch", *launch] if launch else [sys.executable]
+def _command(order: Order) -> list[str]:
+    """Return what starts the worker, or several of them together."""
+    launcher: tuple[str, ...] = ()
+    if isinstance(order, FineTune) and order.processes is not None:
+        launcher = ("-m", "accelerate.commands.launch", *order.processes.arguments)
+    return [sys.executable, *launcher, "-m", "gainful.train.worker"]
 
 
 def _how_it_died(status: int, log: Path) -> str:
-    if status == -signal.SIGKILL:
-        return "the trainer was killed, as a machine without memory does; ask again and it goes on from its checkpoint"
+    words = log.read_text(errors="replace")
+    if status == -signal.SIGKILL or LAUNCHED_AND_KILLED in words:
+        return WAS_KILLED
     how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-    said = log.read_text(errors="replace").strip()[-LAST_WORDS:].splitlines() or [""]
+    said = words.strip()[-LAST_WORDS:].splitlines() or [""]
     return f"the trainer ended with {how}: {said[-1]!r}; see {log}"
 
 

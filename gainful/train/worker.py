@@ -10,6 +10,7 @@ import json
 import os
 import re
 import resource
+import select
 import sys
 import threading
 import traceback
@@ -25,26 +26,42 @@ from gainful.core import GainfulError
 from gainful.models.adapters import CONFIG, GGUF, WEIGHTS
 from gainful.train.card import card
 from gainful.train.jobs import Progress
-from gainful.train.orders import Ask, Ended, Failed, FineTune, Fitted, Order, Said, Sample, order_from, worth_from
+from gainful.train.orders import (
+    WAS_KILLED,
+    Ask,
+    Ended,
+    Failed,
+    FineTune,
+    Fitted,
+    Order,
+    Said,
+    Sample,
+    order_from,
+    worth_from,
+)
 
 NICE = 5  # a server beside it comes first
+DIED = re.compile(r"Connection closed by peer|Connection reset by peer")
+"""What gloo says where another process is gone; NCCL waits, and its processes are ended by their launcher."""
 FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|file write failed")
 """What Python, safetensors (Rust) and torch say of a disk that is full."""
 
 
 class Line:
-    """To the parent and back; of several processes that train together the first alone speaks and listens."""
+    """To the parent and back; of several processes that train together the first speaks and listens.
 
-    def __init__(self, out: BinaryIO, answers: Iterator[bytes], *, is_first: bool = True) -> None:
+    The others say only what stopped them, and all of them end when the parent does.
+    """
+
+    def __init__(self, out: BinaryIO, answers: BinaryIO, *, is_first: bool = True) -> None:
         self._out = out
         self.is_first = is_first
         self._answers: SimpleQueue[bytes] = SimpleQueue()
-        if is_first:
-            threading.Thread(target=self._listen, args=(answers,), daemon=True).start()
+        threading.Thread(target=self._listen if is_first else _outlive_not, args=(answers,), daemon=True).start()
 
     def say(self, said: Said) -> None:
         """Send one value."""
-        if not self.is_first:
+        if not (self.is_first or isinstance(said, Failed)):
             return
         self._out.write(msgspec.json.encode(said) + b"\n")
         self._out.flush()
@@ -62,6 +79,14 @@ class Line:
         for answer in answers:
             self._answers.put(answer)
         os._exit(1)  # the parent has gone
+
+
+def _outlive_not(answers: BinaryIO) -> None:
+    """End when the parent has gone, without taking a word of what it says to another."""
+    pipe = select.poll()
+    pipe.register(answers, 0)  # nothing but its end
+    pipe.poll()
+    os._exit(1)
 
 
 def main(folder: Path) -> int:
@@ -86,9 +111,11 @@ def main(folder: Path) -> int:
 def _carry_out(order: Order, folder: Path, line: Line) -> None:
     import torch
 
+    from gainful.train.together import count_here
+
     if not torch.cuda.is_available():
         _step_back()
-        torch.set_num_threads(_cores())
+        torch.set_num_threads(max(1, _cores() // count_here()))
     from gainful.train.base import load_reader, torch_source
 
     source = torch_source(order.base)
@@ -135,17 +162,21 @@ def _sentence(error: Exception, folder: Path) -> str:
         return f"{folder} cannot be written: {full.group()}; free some space and ask again"
     if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
         return f"training ran out of memory; take a smaller batch or rank, or a machine with more (see {log})"
+    if DIED.search(str(error)):
+        return WAS_KILLED  # had it failed by itself, it would have said so first
     first = str(error).strip().splitlines() or [""]
     return f"training broke off: {type(error).__name__}: {first[0]} (see {log})"
 
 
 def _peak_memory_bytes() -> int:
-    """The most memory this process has held, and on a GPU what it has held there."""
+    """The most memory that all processes have held, each and on its GPU."""
     import torch
+
+    from gainful.train.together import gathered
 
     unit = 1 if sys.platform == "darwin" else 1024
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return held + (int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0)
+    return sum(gathered(held + (int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0)))
 
 
 def _cores() -> int:
