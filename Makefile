@@ -69,7 +69,7 @@ browser:
 	@touch $@
 
 .venv/.train: pyproject.toml | .venv/.made
-	$(BIN)/python -m pip install --quiet --editable '.[dev,train]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,train,ray]'
 	@touch .venv/.core .venv/.dev $@
 
 .venv/.dev: pyproject.toml | .venv/.made

@@ -12,6 +12,7 @@ from gainful.train import (
     Lesson,
     Limits,
     Material,
+    OnRay,
     Preference,
     Question,
     Reading,
@@ -23,6 +24,7 @@ from gainful.train import (
     read_prompts,
 )
 from gainful.train.card import card
+from gainful.train.extra import ON_RAY
 from gainful.train.jobs import Progress
 from gainful.train.orders import Fitted
 
@@ -75,6 +77,20 @@ def test_rewards_need_someone_who_gives_them() -> None:
 
     with pytest.raises(TrainError, match="give a reward, made of trusted checks"):
         fine_tune(asked, "a/base", Limits())
+
+
+@pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")
+@pytest.mark.skipif(missing(ON_RAY) is not None, reason="without the extra `ray` that is what is said first")
+def test_no_worker_of_rays_is_no_training() -> None:
+    with pytest.raises(TrainError, match="0 workers of Ray's cannot train anything; take 1 or more"):
+        fine_tune(Work(base="b", material=(LESSON,)), "a/base", Limits(processes=OnRay(0)))
+
+
+@pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")
+@pytest.mark.skipif(missing(ON_RAY) is None, reason="Ray is here")
+def test_an_absent_ray_is_named_with_the_line_that_installs_it() -> None:
+    with pytest.raises(TrainError, match=r"training needs ray; run `pip install 'gainful\[ray\]'`"):
+        fine_tune(Work(base="b", material=(LESSON,)), "a/base", Limits(processes=OnRay(2)))
 
 
 @pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")

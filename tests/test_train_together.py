@@ -14,7 +14,8 @@ import pytest
 
 from gainful.core import TrainError
 from gainful.models.adapters import CONFIG, WEIGHTS, find_adapter
-from gainful.train import Launched, Lesson, Limits, Progress, Question, Recipe, Work, fine_tune, missing
+from gainful.train import Launched, Lesson, Limits, OnRay, Progress, Question, Recipe, Work, fine_tune, missing
+from gainful.train.extra import ON_RAY
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,6 +35,9 @@ WORK = Work(
     material=LESSONS,
     recipe=Recipe(rank=8, alpha=32.0, batch=4, learning_rate=0.01, epochs=2.0, patience=0),
 )
+
+
+needs_ray = pytest.mark.skipif(missing(ON_RAY) is not None, reason="it needs the extra `ray` (80 MB)")
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,36 @@ def test_rewards_of_all_are_asked_for_once_in_whole_groups(base: Path) -> None:
 
     assert sorted(asked) == [(one.case, 12) for one in questions]
     assert [step.reward for step in trained.steps] == [5.5] * 4
+
+
+@needs_ray
+def test_on_ray_two_workers_train_and_ask_the_parent_for_rewards(base: Path) -> None:
+    questions = tuple(Question(messages=one.messages, case=one.case, max_tokens=4) for one in LESSONS[:4])
+    settings = Recipe(method="grpo", rank=8, batch=4, samples=4, learning_rate=0.01, epochs=1.0)
+    heard: list[int] = []
+    asked: list[tuple[str, int]] = []
+
+    def reward(case: str, replies: Sequence[str]) -> list[float]:
+        asked.append((case, len(replies)))
+        return [float(place) for place, _ in enumerate(replies)]
+
+    trained = fine_tune(
+        Work(base="tiny", material=questions, recipe=settings),
+        base,
+        Limits(minutes=10.0, processes=OnRay(2)),
+        watch=lambda step: heard.append(step.step),
+        reward=reward,
+    )
+
+    assert heard == [1, 2, 3, 4]
+    assert sorted(asked) == [(one.case, 4) for one in questions]
+    assert (find_adapter(trained.adapter) / WEIGHTS).is_file()
+
+
+@needs_ray
+def test_more_workers_than_ray_has_cores_are_refused_rather_than_waited_for(base: Path) -> None:
+    with pytest.raises(TrainError, match=r"cores for 1000 workers and would wait for more; take fewer workers"):
+        fine_tune(WORK, base, Limits(processes=OnRay(1000)))
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused(base: Path) -> None:

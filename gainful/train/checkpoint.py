@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from gainful.core import Value
-from gainful.train.jobs import Launched
+from gainful.train.jobs import Processes
 
 NAME = re.compile(r"checkpoint-(\d+)")
 MARK = "whole.json"  # written last, by one rename
@@ -24,7 +24,7 @@ class Mark(Value, frozen=True):
     """After how many seconds of training it was written, and by what processes: others could not read it."""
 
     seconds: float
-    processes: Launched | None = None
+    processes: Processes | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Checkpoint:
     seconds: float
 
 
-def mark_whole(folder: Path, step: int, seconds: float, processes: Launched | None) -> None:
+def mark_whole(folder: Path, step: int, seconds: float, processes: Processes | None) -> None:
     """Note that the checkpoint of *step* in *folder*, which *processes* wrote after *seconds*, is complete."""
     path = folder / f"checkpoint-{step}"
     scratch = path / f"{MARK}.new"
@@ -43,7 +43,7 @@ def mark_whole(folder: Path, step: int, seconds: float, processes: Launched | No
     os.replace(scratch, path / MARK)
 
 
-def last_checkpoint(folder: Path, processes: Launched | None) -> Checkpoint | None:
+def last_checkpoint(folder: Path, processes: Processes | None) -> Checkpoint | None:
     """Return the last whole checkpoint in *folder* that such *processes* wrote, and delete all that are no use."""
     found: dict[int, Checkpoint] = {}
     for path in folder.iterdir() if folder.is_dir() else ():

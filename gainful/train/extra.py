@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 NEEDED = {"torch": "2.13", "transformers": "5.24", "trl": "1.16", "peft": "0.21", "gguf": "0.19", "safetensors": "0.8"}
-"""The lowest versions that were tried; the extra ``train`` asks for the same."""
+ON_RAY = {"ray": "2.60"}
+"""The lowest versions; the extras ``train`` and ``ray`` ask for the same."""
 
 
-def missing(needed: Mapping[str, str] = NEEDED) -> str | None:
-    """Return one sentence with the line that installs what training needs, ``None`` where all is there."""
+def missing(needed: Mapping[str, str] = NEEDED, extra: str = "train") -> str | None:
+    """Return one sentence with the line that installs what training needs, *extra*; ``None`` where all is there."""
     found = {name: _version(name) for name in needed}
     absent = [name for name, seen in found.items() if seen is None]
     old = [f"{name} {seen}" for name, seen in found.items() if seen is not None and _is_older(seen, needed[name])]
@@ -19,7 +20,7 @@ def missing(needed: Mapping[str, str] = NEEDED) -> str | None:
         return None
     words = [f"needs {', '.join(absent)}"] if absent else []
     words += [f"finds {', '.join(old)} too old"] if old else []
-    return f"training {' and '.join(words)}; run `pip install 'gainful[train]'`"
+    return f"training {' and '.join(words)}; run `pip install 'gainful[{extra}]'`"
 
 
 def _version(name: str) -> str | None:

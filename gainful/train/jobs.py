@@ -96,6 +96,19 @@ class Launched(Value, frozen=True, tag="accelerate"):
     arguments: tuple[str, ...]
 
 
+class OnRay(Value, frozen=True, tag="ray"):
+    """So many workers of Ray Train (extra ``ray``), on the cluster that ``RAY_ADDRESS`` names, else on this machine.
+
+    Each has a GPU where the cluster has as many.  Where it is of several machines, ``XDG_CACHE_HOME`` and the base are
+    to lie where all of them see them.
+    """
+
+    workers: int
+
+
+Processes: TypeAlias = Launched | OnRay
+
+
 class Limits(Value, frozen=True):
     """``minutes`` of training, after which it stops with what it has; ``memory_bytes`` it may take.
 
@@ -105,7 +118,7 @@ class Limits(Value, frozen=True):
 
     minutes: float = 30.0
     memory_bytes: int | None = None
-    processes: Launched | None = None
+    processes: Processes | None = None
 
 
 class Progress(Value, frozen=True, tag="progress"):

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from gainful.core import JsonObject, Value
-from gainful.train.jobs import Launched, Progress, Reading, Sampling, Work
+from gainful.train.jobs import Processes, Progress, Reading, Sampling, Work
 
 
 class FineTune(Value, frozen=True, tag="fine-tune"):
@@ -21,7 +21,7 @@ class FineTune(Value, frozen=True, tag="fine-tune"):
     seconds: float
     memory_bytes: int | None = None
     start: str = ""
-    processes: Launched | None = None
+    processes: Processes | None = None
     resume: str = ""
     spent: float = 0.0
 

@@ -24,8 +24,8 @@ from gainful.models.adapters import find_adapter, keep_adapter, read_adapter
 from gainful.models.files import cache_folder
 from gainful.models.gguf import gguf_digest
 from gainful.train.checkpoint import last_checkpoint
-from gainful.train.extra import missing
-from gainful.train.jobs import Limits, Progress, Reading, Sampling, Trained, Work
+from gainful.train.extra import ON_RAY, missing
+from gainful.train.jobs import Launched, Limits, OnRay, Progress, Reading, Sampling, Trained, Work
 from gainful.train.orders import (
     WAS_KILLED,
     Ask,
@@ -52,6 +52,7 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 RESULT = "trained.json"
 ANSWER = "answer.json"
@@ -78,6 +79,7 @@ def fine_tune(
     ``AdapterNotFound`` for ``work.start``, and whatever *watch* and *reward* raise.
     """
     _admit(work, str(base), reward)
+    _admit_ray(limits)
     folder = cache_folder() / "training" / work.id
     with _alone(folder):
         known = _finished(folder, limits)
@@ -200,6 +202,15 @@ def _admit(work: Work, base: str, reward: Reward | None) -> None:
         )
 
 
+def _admit_ray(limits: Limits) -> None:
+    if not isinstance(limits.processes, OnRay):
+        return
+    if lack := missing(ON_RAY, "ray"):
+        raise TrainError(lack)
+    if limits.processes.workers < 1:
+        raise TrainError(f"{limits.processes.workers} workers of Ray's cannot train anything; take 1 or more")
+
+
 def _order(work: Work, base: str, limits: Limits, folder: Path) -> FineTune:
     """Return the order to train, from the last checkpoint in *folder* where there is one."""
     checkpoint = last_checkpoint(folder, limits.processes)
@@ -282,10 +293,12 @@ def _work(order: Order, folder: Path, reward: Reward | None = None) -> Iterator[
 
 def _command(order: Order) -> list[str]:
     """Return what starts the worker, or several of them together."""
-    launcher: tuple[str, ...] = ()
-    if isinstance(order, FineTune) and order.processes is not None:
-        launcher = ("-m", "accelerate.commands.launch", *order.processes.arguments)
-    return [sys.executable, *launcher, "-m", "gainful.train.worker"]
+    match order:
+        case FineTune(processes=OnRay()):
+            return [sys.executable, "-m", "gainful.train.on_ray"]
+        case FineTune(processes=Launched(arguments)):
+            return [sys.executable, "-m", "accelerate.commands.launch", *arguments, "-m", "gainful.train.worker"]
+    return [sys.executable, "-m", "gainful.train.worker"]
 
 
 def _how_it_died(status: int, log: Path) -> str:

@@ -14,7 +14,7 @@ import select
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -50,21 +50,18 @@ FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|f
 class Line:
     """To the parent and back; of several processes that train together the first speaks and listens.
 
-    The others say only what stopped them, and all of them end when the parent does.
+    The others say only what stopped them.
     """
 
-    def __init__(self, out: BinaryIO, answers: BinaryIO, *, is_first: bool = True) -> None:
-        self._out = out
+    def __init__(self, send: Callable[[bytes], None], receive: Callable[[], bytes], *, is_first: bool = True) -> None:
+        self._send = send
+        self._receive = receive
         self.is_first = is_first
-        self._answers: SimpleQueue[bytes] = SimpleQueue()
-        threading.Thread(target=self._listen if is_first else _outlive_not, args=(answers,), daemon=True).start()
 
     def say(self, said: Said) -> None:
         """Send one value."""
-        if not (self.is_first or isinstance(said, Failed)):
-            return
-        self._out.write(msgspec.json.encode(said) + b"\n")
-        self._out.flush()
+        if self.is_first or isinstance(said, Failed):
+            self._send(msgspec.json.encode(said))
 
     def tell(self, progress: Progress) -> None:
         """Tell of a step."""
@@ -73,18 +70,32 @@ class Line:
     def ask(self, case: str, replies: tuple[str, ...]) -> tuple[float, ...]:
         """Return what the parent says that *replies* to *case* are worth."""
         self.say(Ask(case=case, replies=replies))
-        return worth_from(self._answers.get()).rewards
-
-    def _listen(self, answers: Iterator[bytes]) -> None:
-        for answer in answers:
-            self._answers.put(answer)
-        os._exit(1)  # the parent has gone
+        return worth_from(self._receive()).rewards
 
 
-def _outlive_not(answers: BinaryIO) -> None:
+def own_output() -> Callable[[bytes], None]:
+    """Return what writes a line to the parent; whatever libraries print goes to the log from now on."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
+    def write(line: bytes) -> None:
+        out.write(line + b"\n")
+        out.flush()
+
+    return write
+
+
+def listen(parent: BinaryIO, hear: Callable[[bytes], None]) -> None:
+    """Hear what the parent says, line by line, and end when it has gone."""
+    for answer in parent:
+        hear(answer)
+    os._exit(1)
+
+
+def _outlive_not(parent: BinaryIO) -> None:
     """End when the parent has gone, without taking a word of what it says to another."""
     pipe = select.poll()
-    pipe.register(answers, 0)  # nothing but its end
+    pipe.register(parent, 0)  # nothing but its end
     pipe.poll()
     os._exit(1)
 
@@ -92,8 +103,16 @@ def _outlive_not(answers: BinaryIO) -> None:
 def main(folder: Path) -> int:
     """Carry out the order in *folder*; return the status to end with."""
     is_first = os.environ.get("RANK", "0") == "0"
-    line = Line(os.fdopen(os.dup(1), "wb"), sys.stdin.buffer, is_first=is_first)
-    os.dup2(2, 1)
+    answers: SimpleQueue[bytes] = SimpleQueue()
+    if is_first:
+        threading.Thread(target=listen, args=(sys.stdin.buffer, answers.put), daemon=True).start()
+    else:
+        threading.Thread(target=_outlive_not, args=(sys.stdin.buffer,), daemon=True).start()
+    return carry_out(folder, Line(own_output(), answers.get, is_first=is_first))
+
+
+def carry_out(folder: Path, line: Line) -> int:
+    """Carry out the order in *folder* and say on *line* what comes of it; return 0 where it went well."""
     order = order_from((folder / "order.json").read_bytes())
     try:
         _carry_out(order, folder, line)
