@@ -141,7 +141,7 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(base: Path) -> None:
 
 def test_those_who_share_a_model_out_decide_alike_and_gather_its_adapter(base: Path, tmp_path: Path) -> None:
     """One clock is ahead, then one part of a gradient is not a number: both processes stop, and take no step."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run([*launcher, HERE / "sharded.py", base, tmp_path], check=False, capture_output=True, text=True)
 
     assert ran.returncode == 0, ran.stderr[-2000:]
