@@ -6,7 +6,9 @@ shows own verified answers as demos), and the policy after each training; strict
 leniently (the last number or word of the reply is it).  Beside it the same with the replies shuffled within each gym,
 and the best constant answer.
 
-    python benchmarks/weights.py [--seeds 3] [--rounds 6] [--shuffled]
+What has finished lies in out/weights and is not run again.
+
+    python benchmarks/weights.py [--seeds 3] [--rounds 8] [--shuffled]
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import json
 import re
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from figures import RESULTS
+from figures import RESULTS, Figure, accuracy, gain, publish
 from inside.five_gyms import GYMS, OfFive, five_gyms, gym_of
 from msgspec.structs import replace
 
@@ -37,6 +41,9 @@ DEV, PRACTICE, EVALUATED = 24, 600, 60  # of each gym
 WORK = RESULTS.parent / "weights"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 WORD = re.compile(r"[A-Za-z]+")
+
+Run: TypeAlias = dict[str, dict[str, Any]]
+"""Of each policy of a run, by name: after how many minutes it was there, and which cases it gets right by gym."""
 
 
 class Clock:
@@ -89,24 +96,19 @@ async def graded(store: Path, policy: Policy, cases: tuple[Case, ...]) -> list[t
     return found
 
 
-async def evaluated(store: Path, policy: Policy, cases: tuple[Case, ...]) -> dict[str, dict[str, float]]:
-    """Return right answers by gym, strictly and leniently."""
-    right: dict[str, Counter[str]] = {"strict": Counter(), "lenient": Counter()}
-    for case, (strict, loose) in zip(cases, await graded(store, policy, cases), strict=True):
-        right["strict"][gym_of(case)] += strict
-        right["lenient"][gym_of(case)] += loose
-    return {how: {gym: counts[gym] for gym in GYMS} for how, counts in right.items()}
+def constant(cases: tuple[Case, ...]) -> dict[str, list[tuple[bool, bool]]]:
+    """Return, gym by gym, which cases its most frequent answer gets right."""
+    targets = {gym: [case.target for case in cases if gym_of(case) == gym] for gym in GYMS}
+    usual = {gym: Counter(of_it).most_common(1)[0][0] for gym, of_it in targets.items()}
+    return {gym: [(target == usual[gym],) * 2 for target in of_it] for gym, of_it in targets.items()}
 
 
-def constant(cases: tuple[Case, ...]) -> dict[str, float]:
-    """Return how many cases of each gym the most frequent answer gets right."""
-    answers = {gym: Counter(case.target for case in cases if gym_of(case) == gym) for gym in GYMS}
-    return {gym: float(counts.most_common(1)[0][1]) for gym, counts in answers.items()}
-
-
-def one_seed(seed: int, chosen: argparse.Namespace) -> dict[str, object]:
+def one_seed(seed: int, chosen: argparse.Namespace) -> Run:
+    """Return what one run brought; a run that has finished is read from its file."""
     name = f"{'shuffled' if chosen.shuffled else 'own'}-{seed}"
-    store = WORK / f"{name}.db"
+    store, finished = WORK / f"{name}.db", WORK / f"{name}.json"
+    if finished.is_file():
+        return dict(json.loads(finished.read_text()))
     task, cases = five_gyms(DEV, PRACTICE, EVALUATED, seed)
     teaching = Teaching(
         cases=chosen.cases, samples=chosen.samples, minutes=chosen.train_minutes, shuffled=chosen.shuffled
@@ -124,18 +126,45 @@ def one_seed(seed: int, chosen: argparse.Namespace) -> dict[str, object]:
         if isinstance(event, Taught) and event.trained is not None:
             number = 1 + sum(name.startswith("training") for name in policies)
             policies[f"training {number}"] = (at, replace(task.baseline, adapter=event.trained.adapter))
-    found = {}
+    found: Run = {"constant": {"right": constant(cases)}}
     for label, (at, policy) in policies.items():
-        scores = asyncio.run(evaluated(store, policy, cases))
-        found[label] = {"seconds": at, **scores}
-        print(label, f"{at:.0f} s", {how: f"{sum(c.values()) / len(cases):.3f}" for how, c in scores.items()}, scores)
-    return {"seed": seed, "n": len(cases), "constant": constant(cases), "policies": found}
+        right = asyncio.run(graded(store, policy, cases))
+        found[label] = {"minutes": at / 60, "right": {gym: [] for gym in GYMS}}
+        for case, one in zip(cases, right, strict=True):
+            found[label]["right"][gym_of(case)].append(one)
+        print(
+            label,
+            f"{at:.0f} s",
+            {gym: sum(strict for strict, _ in ones) for gym, ones in found[label]["right"].items()},
+        )
+    finished.write_text(json.dumps(found))
+    return found
+
+
+def figures(runs: Sequence[Run]) -> Iterator[Figure]:
+    """Yield what all *runs* share: minutes until each policy was there, and how often it is right."""
+    labels = [label for label in runs[0] if all(label in run for run in runs)]
+    for label in labels:
+        if label not in ("constant", "untouched"):
+            yield Figure(label, "ready after", "min", 1, tuple(run[label]["minutes"] for run in runs))
+        for number, how in enumerate(("strict", "lenient")):
+            yield from accuracy(label, how, [[one[number] for one in all_of(run[label])] for run in runs])
+        for gym in GYMS:
+            yield from accuracy(label, gym, [[strict for strict, _ in run[label]["right"][gym]] for run in runs])
+    last = max((label for label in labels if label.startswith("training")), default="")
+    if last and "demos" in labels:
+        both = ([[strict for strict, _ in all_of(run[label])] for run in runs] for label in (last, "demos"))
+        yield from gain(f"{last} against demos", *both)
+
+
+def all_of(policy: dict[str, Any]) -> list[tuple[bool, bool]]:
+    return [one for gym in GYMS for one in policy["right"][gym]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first", type=int, default=0, help="seed")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--cases", type=int, default=400, help="practice cases sampled a training")
     parser.add_argument("--samples", type=int, default=32)
@@ -144,9 +173,7 @@ def main() -> None:
     chosen = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     runs = [one_seed(seed, chosen) for seed in range(chosen.first, chosen.first + chosen.seeds)]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    kind = "shuffled" if chosen.shuffled else "own"
-    (RESULTS / f"weights_{kind}_runs.json").write_text(json.dumps(runs, indent=2) + "\n")
+    publish("weights_shuffled" if chosen.shuffled else "weights", list(figures(runs)))
 
 
 if __name__ == "__main__":
