@@ -3,7 +3,7 @@
 Five tasks of reasoning-gym, the embedded model, the product's own loop with ``--weights``.  Evaluated on cases that
 were fixed first and whose questions are never sampled: the untouched model, the best policy before any training (which
 shows own verified answers as demos), and the policy after each training; strictly (the reply is the answer) and
-leniently (the last number or word of the reply is it).  Beside it the same with the replies shuffled within each gym,
+leniently (the last number or word of the reply is it).  Beside it the same with the replies shuffled over all lessons,
 and the best constant answer.
 
 What has finished lies in out/weights and is not run again.

@@ -26,6 +26,15 @@ def test_a_gain_pairs_the_cases_of_each_run() -> None:
     assert low < 25.0 < high
 
 
+def test_the_interval_of_a_gain_does_not_go_by_the_order_of_its_cases() -> None:
+    """Cases stand by kind: the first all won, the last all lost, none of which is a trend."""
+    ours, theirs = [[True] * 49 + [False] * 251], [[False] * 294 + [True] * 6]
+
+    low, high = {one.quantity: one.repeats for one in gain("ours", ours, theirs)}["gain, 95 % interval"]
+
+    assert 5.0 < low < 100 * 43 / 300 < high < 25.0
+
+
 def swap(*replies: Reply, sent: int) -> Swap:
     """A swap at 10 s, obeyed at 12 s, and back at 20 s, obeyed at 21 s."""
     return Swap(replies, sent, 0.0, (10.0, 20.0), (12.0, 21.0), 30.0, ("old", "new"), {})
