@@ -185,7 +185,9 @@ def test_ci_is_a_program_that_bash_can_read() -> None:
 # --- the wheel ------------------------------------------------------------------------------------------
 
 
-OF_THE_WORKER = {"adapter_gguf", "base", "checkpoint", "lora", "memory", "readings", "sampling", "tree"}  # need `train`
+OF_THE_WORKER = {  # they need `train`, and the last one `ray` as well
+    *("adapter_gguf", "base", "checkpoint", "lora", "memory", "readings", "sampling", "together", "tree", "on_ray"),
+}
 WALK = """
 import importlib, json, pkgutil, gainful
 lacking = {}
@@ -223,7 +225,14 @@ def test_the_wheel_installs_into_an_empty_environment_and_runs(tmp_path: Path) -
     lacking: dict[str, str | None] = json.loads(walked.stdout)
     assert len(lacking) >= len(list(ROOT.glob("gainful/*/*.py")))
     assert {name for name, lack in lacking.items() if lack} <= {f"gainful.train.{name}" for name in OF_THE_WORKER}
-    assert {lack for lack in lacking.values() if lack} <= {"torch", "transformers", "peft", "gguf", "safetensors"}
+    assert {lack for lack in lacking.values() if lack} <= {
+        "torch",
+        "transformers",
+        "peft",
+        "gguf",
+        "safetensors",
+        "ray",
+    }
     inside = subprocess.run(
         [python, "-m", "zipfile", "--list", wheel], capture_output=True, text=True, check=True
     ).stdout
