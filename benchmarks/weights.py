@@ -2,7 +2,7 @@
 
 Five tasks of reasoning-gym, the embedded model, the product's own loop with ``--weights``.  Evaluated on cases that
 were fixed first and whose questions are never sampled: the untouched model, the best policy before any training (which
-shows own verified answers as demos), and the policy after each training; strictly (the reply is the answer) and
+shows own verified answers as demos), and each adapter, asked the bare question; strictly (the reply is the answer) and
 leniently (the last number or word of the reply is it).  Beside it the same with the replies shuffled over all lessons,
 and the best constant answer.
 
@@ -43,7 +43,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 WORD = re.compile(r"[A-Za-z]+")
 
 Run: TypeAlias = dict[str, dict[str, Any]]
-"""Of each policy of a run, by name: after how many minutes it was there, and which cases it gets right by gym."""
+"""Of each policy of a run: after how many minutes it was there (``None``: unknown), and what it gets right by gym."""
 
 
 class Clock:
@@ -118,25 +118,25 @@ def one_seed(seed: int, chosen: argparse.Namespace) -> Run:
     )
     clock = Clock()
     session.improve(task, "embedded", store, settings, (Formats(), Demos()), (clock,))
-    policies = {"untouched": (0.0, task.baseline)}
+    policies: dict[str, tuple[float | None, Policy]] = {"untouched": (None, task.baseline)}
     proposed = {e.label: e.proposal for _, e in clock.records if isinstance(e, Proposed)}
     for at, event in clock.records:
         if isinstance(event, Head) and event.label and proposed[event.label].learner != "weights":
             policies["demos"] = (at, proposed[event.label].policy)  # the last one: before any training
         if isinstance(event, Taught) and event.trained is not None:
             number = 1 + sum(name.startswith("training") for name in policies)
-            policies[f"training {number}"] = (at, replace(task.baseline, adapter=event.trained.adapter))
+            is_vetted = event.vetting is not None  # of the rounds before it is told when the next one has ended
+            policies[f"training {number}"] = (
+                at if is_vetted else None,
+                replace(task.baseline, adapter=event.trained.adapter),
+            )
     found: Run = {"constant": {"right": constant(cases)}}
     for label, (at, policy) in policies.items():
         right = asyncio.run(graded(store, policy, cases))
-        found[label] = {"minutes": at / 60, "right": {gym: [] for gym in GYMS}}
+        found[label] = {"minutes": None if at is None else at / 60, "right": {gym: [] for gym in GYMS}}
         for case, one in zip(cases, right, strict=True):
             found[label]["right"][gym_of(case)].append(one)
-        print(
-            label,
-            f"{at:.0f} s",
-            {gym: sum(strict for strict, _ in ones) for gym, ones in found[label]["right"].items()},
-        )
+        print(label, at, {gym: sum(strict for strict, _ in ones) for gym, ones in found[label]["right"].items()})
     finished.write_text(json.dumps(found))
     return found
 
@@ -145,16 +145,17 @@ def figures(runs: Sequence[Run]) -> Iterator[Figure]:
     """Yield what all *runs* share: minutes until each policy was there, and how often it is right."""
     labels = [label for label in runs[0] if all(label in run for run in runs)]
     for label in labels:
-        if label not in ("constant", "untouched"):
-            yield Figure(label, "ready after", "min", 1, tuple(run[label]["minutes"] for run in runs))
+        minutes = [run[label].get("minutes") for run in runs]
+        if None not in minutes:
+            yield Figure(label, "ready after", "min", 1, tuple(minutes))
         for number, how in enumerate(("strict", "lenient")):
             yield from accuracy(label, how, [[one[number] for one in all_of(run[label])] for run in runs])
         for gym in GYMS:
             yield from accuracy(label, gym, [[strict for strict, _ in run[label]["right"][gym]] for run in runs])
-    last = max((label for label in labels if label.startswith("training")), default="")
-    if last and "demos" in labels:
-        both = ([[strict for strict, _ in all_of(run[label])] for run in runs] for label in (last, "demos"))
-        yield from gain(f"{last} against demos", *both)
+    for label in labels if "demos" in labels else ():
+        if label.startswith("training"):
+            both = ([[strict for strict, _ in all_of(run[one])] for run in runs] for one in (label, "demos"))
+            yield from gain(f"{label} against demos", *both)
 
 
 def all_of(policy: dict[str, Any]) -> list[tuple[bool, bool]]:

@@ -1,7 +1,11 @@
-"""Settings for all tests: property tests are never timed, for a slow machine is no wrong answer."""
+"""Settings for all tests, and what several train on; property tests are never timed: a slow machine is not wrong."""
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("gainful", deadline=None, print_blob=True)
@@ -9,3 +13,20 @@ settings.load_profile("gainful")
 
 # A shell starts background jobs with Ctrl-C ignored, and so is it then in every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A llama of a few thousand weights, in Hugging Face's folder; it takes the extra ``train`` to make."""
+    folder = tmp_path_factory.mktemp("base")
+    maker = Path(__file__).parent / "tiny_base.py"
+    subprocess.run([sys.executable, maker, folder], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache and adapters of the test's own; the folder where trainings lie."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path / "adapters"))
+    return tmp_path / "cache" / "gainful" / "training"

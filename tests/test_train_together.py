@@ -19,6 +19,7 @@ from gainful.train.extra import ON_RAY
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("apart"),
     pytest.mark.skipif(missing() is not None, reason="it needs the extra `train`"),
 ]
 
@@ -38,21 +39,6 @@ WORK = Work(
 
 
 needs_ray = pytest.mark.skipif(missing(ON_RAY) is not None, reason="it needs the extra `ray` (80 MB)")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    subprocess.run([sys.executable, HERE / "tiny_base.py", folder], check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache and adapters of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path / "adapters"))
-    return tmp_path / "cache" / "gainful" / "training"
 
 
 def test_two_learn_what_one_does_and_go_on_where_one_of_them_was_killed(

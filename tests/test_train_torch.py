@@ -36,26 +36,11 @@ from gainful.train import (
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("apart"),
     pytest.mark.skipif(missing() is not None, reason="it needs the extra `train`"),
 ]
 
-HERE = Path(__file__).parent
 LIMITS = Limits(minutes=5.0)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    subprocess.run([sys.executable, HERE / "tiny_base.py", folder], check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache and adapters of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path / "adapters"))
-    return tmp_path / "cache" / "gainful" / "training"
 
 
 def lessons(count: int) -> tuple[Lesson, ...]:

@@ -1,9 +1,8 @@
 """Find the policy to sample under: a small model is right far more often beside the right examples.
 
-Which examples are the right ones cannot be told by looking at them.  Of eight sets of verified answers to five kinds of
-questions, beside the best one seven times as many samples were right as beside the worst, most of which said what the
-last example said.  So several sets are tried on the same few cases, each drawn from all that has come right so far, and
-what teaches most is kept.
+Which examples are the right ones cannot be told by looking at them.  Beside one set of eight right answers to five
+kinds of questions 14 % of samples were right, beside another 3 %.  So several sets are tried on the same few cases,
+each drawn from all that has come right so far, and what teaches most is kept.
 """
 
 from __future__ import annotations
@@ -37,10 +36,13 @@ async def find_teacher(
     most, all_rollouts = worth(rollouts), rollouts
     if head.adapter is not None or not isinstance(evidence.kind, Text | Number | Choice):
         return best, all_rollouts, most
-    right = evidence.verified()
+    right, tried = evidence.verified(), {head.id}
     for _ in range(SETS):
         examples = _draw(right + [(one.case, one.verified[0]) for one in all_rollouts if one.verified], draw)
         teacher = replace(head, demos=examples, format=Format(turns=bool(examples)))
+        if teacher.id in tried:
+            continue  # too little has come right to draw another set
+        tried.add(teacher.id)
         rollouts = await sample(teacher, cases)
         found = worth(rollouts)
         if found > most:

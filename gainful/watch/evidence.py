@@ -2,9 +2,9 @@
 
 Guarantees: a block counts once, whole, as the seats were drawn; a score that nobody knows is no evidence, neither for
 nor against; what is compared next never depends on what it will say.  A guard is a score like quality is: 1 where a
-request was no error, not slow, not dear; so one test judges them all (``gate.canary``).  Where callers' words are
-proof, those that come within ``feedback_s`` of a request count, and the request is not looked at before: which answers
-are judged must not depend on how often one looks.
+request was no error, not slow, not dear, and an answer that failed open is an error; so one test judges them all
+(``gate.canary``).  Where callers' words are proof, those that come within ``feedback_s`` of a request count, and the
+request is not looked at before: which answers are judged must not depend on how often one looks.
 """
 
 from __future__ import annotations
