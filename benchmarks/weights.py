@@ -30,7 +30,7 @@ from msgspec.structs import replace
 from gainful.core import Answer, Case, Policy, Text
 from gainful.engine.local import Engine
 from gainful.learners import Demos, Formats
-from gainful.learners.weights import Taught, Teaching
+from gainful.learners.teaching import Taught, Teaching
 from gainful.loop import session
 from gainful.loop.events import Event, Finished, Head, Progress, Proposed
 from gainful.loop.run import Halving, Settings

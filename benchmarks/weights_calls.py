@@ -38,7 +38,7 @@ from gainful.checks import AnswerKey
 from gainful.core import Attempt, Case, Check, Policy
 from gainful.engine.local import Engine
 from gainful.learners import LEARNERS
-from gainful.learners.weights import Taught, Teaching
+from gainful.learners.teaching import Taught, Teaching
 from gainful.loop import session
 from gainful.loop.events import Finished, Proposed
 from gainful.loop.journal import read_events

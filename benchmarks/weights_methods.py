@@ -48,7 +48,8 @@ from gainful.answers.extract import extract
 from gainful.answers.prompt import request
 from gainful.core import Adapter, Answer, Attempt, Case, Demo, Format, JsonObject, Policy, Rollout
 from gainful.learners.lessons import choose, pairs
-from gainful.learners.weights import RECIPES, Method, Teaching
+from gainful.learners.teaching import Method, Teaching
+from gainful.learners.weights import RECIPES
 from gainful.loop.workshop import GUARD_TOKENS, unrelated
 from gainful.models import connect
 from gainful.models.adapters import find_adapter, keep_adapter, read_adapter

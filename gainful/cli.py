@@ -28,7 +28,7 @@ from gainful.cli_keys import keys
 from gainful.cli_serve import serve
 from gainful.core import GainfulError, ReceiptError, Stopped, StoreError, TaskError
 from gainful.dashboard.live import show as show_live
-from gainful.learners.weights import Method, Teaching
+from gainful.learners.teaching import Method, Teaching
 from gainful.loop import session
 from gainful.loop.calibrate import Plan
 from gainful.loop.events import Event, Progress

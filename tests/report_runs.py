@@ -11,7 +11,7 @@ import msgspec
 
 from gainful.core import Adapter, Case, Demo, Format, Policy, Proposal, Refine, Usage, Value, Vote
 from gainful.learners.lessons import Counts
-from gainful.learners.weights import Taught, Vetting
+from gainful.learners.teaching import Taught, Vetting
 from gainful.loop.events import (
     Baseline,
     Contribution,

@@ -14,7 +14,7 @@ from worlds import QUICK, call, case, luck, numbers, scripted, sums
 
 from gainful.checks.agreement import Agreement
 from gainful.core import Adapter, Demo, Format, JsonObject, ModelError, Policy, TrainError, Vote
-from gainful.learners.weights import Taught, Teaching
+from gainful.learners.teaching import Taught, Teaching
 from gainful.loop import improve as improving
 from gainful.loop import session
 from gainful.loop.events import Event, Finished, Proposed, Unconfirmed
@@ -215,28 +215,57 @@ async def test_the_control_gives_every_lesson_another_ones_reply(tmp_path: Path)
     assert sum(one == other for one, other in zip(told, shuffled, strict=True)) < len(told) / 2
 
 
-async def test_a_second_round_goes_on_from_the_adapter_or_from_the_base(tmp_path: Path) -> None:
+async def test_a_second_proposal_goes_on_from_the_adapter_or_begins_from_the_base(tmp_path: Path) -> None:
     last, base = ScriptedTrainer(), ScriptedTrainer()
 
-    await run(tmp_path / "last", last)
-    await run(tmp_path / "base", base, replace(TEACHING, start="base"))
+    await run(tmp_path / "last", last, replace(TEACHING, start="last"))
+    await run(tmp_path / "base", base)
 
     assert [work.start for work in last.works] == [None, ADAPTER]
     assert [work.start for work in base.works] == [None, None]
 
 
-async def test_of_several_rounds_each_goes_on_and_the_last_one_races(tmp_path: Path) -> None:
+async def test_of_several_rounds_each_begins_from_the_base_with_all_lessons_and_the_last_one_races(
+    tmp_path: Path,
+) -> None:
     trainer = ScriptedTrainer()
 
     events = await run(tmp_path, trainer, replace(TEACHING, rounds=3))
 
     told = [event for event in events if isinstance(event, Taught)]
-    assert [work.start for work in trainer.works[:3]] == [None, ADAPTER, ADAPTER]
+    first, second, third = ({one.case for one in learned(work)} for work in trainer.works[:3])
+    assert [work.start for work in trainer.works[:3]] == [None] * 3
+    assert first < second < third
     assert [one.vetting is None for one in told[:3]] == [True, True, False]
     assert next(event for event in events if isinstance(event, Proposed)).proposal.change == (
-        f"trained on {sum(one.material for one in told[:3])} own verified answers"
+        f"trained on {told[2].material} own verified answers"
     )
     assert training_facts(told[0])[-1] == ("it", "Is where the next round begins.")
+
+
+async def test_rounds_may_go_on_from_the_last_adapter_with_their_own_lessons_alone(tmp_path: Path) -> None:
+    trainer = ScriptedTrainer()
+
+    await run(tmp_path, trainer, replace(TEACHING, rounds=2, start="last"))
+
+    assert [work.start for work in trainer.works[:2]] == [None, ADAPTER]
+    assert len(learned(trainer.works[1])) == len({one.case for one in learned(trainer.works[1])}) <= TEACHING.cases
+
+
+async def test_cases_of_which_nothing_came_right_are_asked_on(tmp_path: Path) -> None:
+    """A hard case is right in its twelfth sample of twenty at the earliest, an easy one at once."""
+    asked: list[int] = []
+
+    def hard(body: JsonObject, sample: int) -> str:
+        a, b = numbers(body)
+        asked.append(a)
+        return call(a, b) if a % 3 == 0 or sample > 10 else "?"
+
+    events = await run(tmp_path, ScriptedTrainer(answer=hard), replace(TEACHING, samples=20))
+
+    told = taught(events)
+    assert told.counts.solved_cases == told.counts.cases == 20
+    assert max(asked.count(a) for a in asked if a % 3 == 0) < min(asked.count(a) for a in asked if a % 3)
 
 
 async def test_where_a_later_round_finds_too_little_the_earlier_ones_may_race(tmp_path: Path) -> None:

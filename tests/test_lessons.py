@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gainful.core import Answer, Attempt, Case, Demo, Rollout
-from gainful.learners.lessons import Choosing, choose, count, pairs
+from gainful.learners.kinds import OTHER
+from gainful.learners.lessons import Choosing, Chosen, choose, count, pairs
+from gainful.learners.weights import shuffle_replies
 
 
 def case(number: int) -> Case:
@@ -78,6 +80,31 @@ def test_as_much_is_kept_as_the_share_allows() -> None:
     assert sum(kept.values()) == 40
 
 
+def test_an_answer_has_its_share_of_its_kind_and_a_kind_of_all() -> None:
+    """Letters are mostly answered by 1, which is rare among sums; of both kinds there are as many cases."""
+    letters = [rollout(n, attempt("1")) for n in range(20)] + [rollout(20 + n, attempt(f"w{n}")) for n in range(6)]
+    sums = [rollout(50 + n, attempt(f"s{n}")) for n in range(5)] + [rollout(60, attempt("1"))]
+    kinds = {one.case.id: 1 for one in letters} | {one.case.id: 2 for one in sums}
+
+    varied = choose([*letters, *sums], word, Choosing(1, 0.25, most_kind=9.0), kinds=kinds)
+    even = choose([*letters, *sums], word, Choosing(1, 1.0, most_kind=1.5), kinds=kinds)
+
+    assert Counter(one.reply for one in varied if one.kind == 1)["1"] == 2
+    assert Counter(one.reply for one in varied if one.kind == 2)["1"] == 1
+    assert Counter(one.kind for one in even) == {1: 18, 2: 6}
+
+
+def test_the_control_gives_each_reply_to_another_case_of_its_kind() -> None:
+    chosen = [Chosen(case=case(n), reply=f"{n % 2} {n}", answer=b"", kind=n % 2) for n in range(40)]
+
+    control = shuffle_replies(chosen, seed=1)
+
+    assert [one.case for one in control] == [one.case for one in chosen]
+    assert sorted(one.reply for one in control) == sorted(one.reply for one in chosen)
+    assert all(one.reply.startswith(str(one.kind)) for one in control)
+    assert sum(one == other for one, other in zip(chosen, control, strict=True)) < 8
+
+
 def test_equal_rollouts_and_seed_give_equal_lessons_and_another_seed_another_order() -> None:
     rollouts = [rollout(n, attempt(f"w{n}")) for n in range(30)]
 
@@ -89,7 +116,7 @@ def test_counts_tell_constant_answers_and_copied_demos() -> None:
     rollouts = [rollout(1, attempt("1"), attempt("2", right=False)), rollout(2, attempt("1")), rollout(3, attempt("7"))]
     chosen = choose(rollouts, word, Choosing(1, 1.0))
 
-    counts = count(rollouts, chosen, [Demo(case=case(9), value="7")])
+    counts = count(rollouts, chosen, {OTHER: [Demo(case=case(9), value="7")], 5: [Demo(case=case(9), value="1")]})
 
     assert (counts.cases, counts.sampled, counts.verified, counts.solved_cases, counts.chosen) == (3, 4, 3, 3, 3)
     assert counts.usual_share == pytest.approx(2 / 3)
@@ -112,4 +139,4 @@ def test_pairs_set_the_shortest_right_reply_against_the_usual_mistakes() -> None
 
 def test_nothing_verified_gives_nothing_to_learn() -> None:
     assert choose([rollout(1, attempt(1, right=False)), rollout(2)], word) == []
-    assert count([rollout(2)], [], []).usual_share == 0.0
+    assert count([rollout(2)], [], {}).usual_share == 0.0

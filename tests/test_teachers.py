@@ -1,11 +1,11 @@
-"""Under which policy practice is sampled: several sets of examples are tried on the same cases."""
+"""Under which policies practice is sampled: several sets of examples are tried on the same cases, kind by kind."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from gainful.core import Adapter, Answer, Attempt, Case, Evidence, Format, Json, Policy, Rollout, Text
-from gainful.learners.teachers import SETS, SHOWN, find_teacher
+from gainful.learners.teachers import SETS, SHOWN, find_teachers
 
 HEAD = Policy(format=Format(shape="schema"))
 CASES = tuple(Case(messages=({"role": "user", "content": f"question {number}"},), target="x") for number in range(12))
@@ -26,13 +26,16 @@ class Samples:
     def __init__(self) -> None:
         self.asked: list[Policy] = []
 
-    async def __call__(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
-        self.asked.append(policy)
-        good = 8 if policy.demos and policy.demos[-1].value == "own 1" else 1
+    async def __call__(self, asked: Sequence[tuple[Policy, Case]]) -> list[Rollout]:
+        self.asked += {policy.id: policy for policy, _ in asked}.values()
         return [
-            Rollout(case=case, attempts=(attempt(case, f"{len(self.asked)}", right=number < good),))
-            for number, case in enumerate(cases)
+            Rollout(case=case, attempts=(attempt(case, f"{len(self.asked)}", right=number < good(policy)),))
+            for number, (policy, case) in enumerate(asked)
         ]
+
+
+def good(policy: Policy) -> int:
+    return 8 if policy.demos and policy.demos[-1].value == "own 1" else 1
 
 
 def worth(rollouts: Sequence[Rollout]) -> int:
@@ -42,20 +45,24 @@ def worth(rollouts: Sequence[Rollout]) -> int:
 async def test_the_policy_whose_samples_teach_most_is_taken() -> None:
     samples = Samples()
 
-    teacher, _, most = await find_teacher(HEAD, evidence(*CASES[:2]), CASES[2:], samples, worth)
+    teachers, rollouts, most = await find_teachers(HEAD, evidence(*CASES[:2]), {}, CASES[2:], samples, worth)
 
-    assert (teacher.demos[-1].value, most) == ("own 1", 8)
-    assert teacher.format == Format(turns=True)
+    assert (teachers.under(0).demos[-1].value, most) == ("own 1", 8)
+    assert teachers.under(0).format == Format(turns=True)
+    assert teachers.format == Format()
+    assert len(rollouts) == len(CASES[2:])
 
 
-async def test_all_samples_of_a_case_are_kept_and_what_came_right_is_shown_next() -> None:
+async def test_all_samples_beside_examples_are_kept_and_what_came_right_is_shown_next() -> None:
     samples = Samples()
 
-    _, rollouts, _ = await find_teacher(HEAD, evidence(), CASES, samples, worth)
+    teachers, rollouts, _ = await find_teachers(
+        HEAD, evidence(), {}, CASES, samples, lambda some: len(some[0].verified)
+    )
 
-    assert [len(rollout.attempts) for rollout in rollouts] == [2] * len(CASES)
     assert [len(policy.demos) for policy in samples.asked] == [0, 1]  # one set can be drawn of one right answer
     assert samples.asked[1].demos[0].case.target is None
+    assert (teachers.of_kind, [len(rollout.attempts) for rollout in rollouts]) == ({}, [1] * len(CASES))
 
 
 async def test_answers_that_differ_are_shown_first() -> None:
@@ -63,7 +70,7 @@ async def test_answers_that_differ_are_shown_first() -> None:
 
     many = [Case(messages=({"role": "user", "content": f"many {n}"},)) for n in range(40)]
     attempts = tuple(attempt(case, "1" if n >= 6 else f"{n + 2}", right=True) for n, case in enumerate(many))
-    await find_teacher(HEAD, Evidence(Text(), tuple(many), attempts), cases[:4], samples, worth)
+    await find_teachers(HEAD, Evidence(Text(), tuple(many), attempts), {}, cases[:4], samples, worth)
 
     assert len(samples.asked) == 1 + SETS
 
@@ -72,12 +79,46 @@ async def test_answers_that_differ_are_shown_first() -> None:
     assert len(set(shown)) == 7
 
 
+async def test_each_kind_is_shown_its_own_right_answers_first_and_others_where_it_has_few() -> None:
+    right, asked = CASES[:9], CASES[9:]
+    kinds = {case.id: 1 if number < 8 else 2 for number, case in enumerate(right)}
+    kinds |= {asked[0].id: 1, asked[1].id: 2, asked[2].id: 1}
+    samples = Samples()
+
+    await find_teachers(HEAD, evidence(*right), kinds, asked, samples, lambda some: 0)
+
+    shown = [{str(demo.value) for demo in policy.demos} for policy in samples.asked[1:3]]
+    assert len(shown[0] & {f"own {number}" for number in range(8)}) >= SHOWN - 1  # the head had one right of its own
+    assert "own 8" in shown[1]
+    assert len(shown[1]) == SHOWN
+
+
+async def test_each_kind_is_sampled_beside_what_teaches_it_most() -> None:
+    """Any set is good for the first kind that shows "own 1" last, and for the second one that does not."""
+    kinds = {case.id: 1 + number % 2 for number, case in enumerate(CASES)}
+
+    async def sample(asked: Sequence[tuple[Policy, Case]]) -> list[Rollout]:
+        found = []
+        for policy, case in asked:
+            is_right = bool(policy.demos) and (policy.demos[-1].value == "own 1") == (kinds[case.id] == 1)
+            found.append(Rollout(case=case, attempts=(attempt(case, "", right=is_right),)))
+        return found
+
+    teachers, _, most = await find_teachers(HEAD, evidence(*CASES[:4]), kinds, CASES[4:], sample, worth)
+
+    assert teachers.under(1).demos[-1].value == "own 1"
+    assert teachers.under(2).demos[-1].value != "own 1"
+    assert most == len(CASES[4:])
+
+
 async def test_who_has_learned_or_must_keep_to_a_shape_is_sampled_as_it_is() -> None:
     tuned = Policy(adapter=Adapter(sha256="a" * 64, base="b", rank=1, alpha=1.0))
     for head, kind in ((tuned, Text()), (HEAD, Json({"type": "object"}))):
         samples = Samples()
 
-        teacher, rollouts, _ = await find_teacher(head, evidence(*CASES[:3], kind=kind), CASES[3:], samples, worth)
+        teachers, rollouts, _ = await find_teachers(
+            head, evidence(*CASES[:3], kind=kind), {}, CASES[3:], samples, worth
+        )
 
-        assert (teacher, samples.asked) == (head, [head])
+        assert (teachers.under(0), teachers.format, samples.asked) == (head, head.format, [head])
         assert all(len(rollout.attempts) == 1 for rollout in rollouts)

@@ -1,10 +1,11 @@
 """Choose what to train on: from many sampled answers, the verified ones that teach most.
 
 Rejection sampling (Yuan et al. 2023, Scaling relationship on learning mathematical reasoning, arXiv 2308.01825,
-section 3.3) with three additions.  Of replies that say the same, the shortest stays: length is no virtue.  A case that
+section 3.3) with four additions.  Of replies that say the same, the shortest stays: length is no virtue.  A case that
 is right nearly always gives one lesson, a hard one as many as it has verified replies, so that what is known already
-does not drown what is not.  And no answer may make up more than a share of all lessons: what is right most often by
-chance (the usual label, the number 1) would otherwise be learned as the answer to everything.
+does not drown what is not.  No answer may make up more than a share of the lessons of its kind of question: what is
+right most often by chance (the usual label, the number 1) would otherwise be learned as the answer to everything.  And
+no kind may make up more than a share of all.
 
 Nothing here trains, asks a model or reads an answer key: whoever sampled has judged.
 """
@@ -14,27 +15,35 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from gainful.core import Attempt, Case, Demo, Rollout, Value, canonical
+from gainful.learners.kinds import OTHER
+
+Kinds = Mapping[str, int]
+"""The kind of each case by its id (``kinds``); a case that is missing is ``OTHER``."""
+Key = TypeVar("Key", bound=Hashable)
 
 Reply = Callable[[Case, Attempt], str]
 """How the answer of an attempt is worded in the reply to learn."""
 
 
 class Chosen(Value, frozen=True):
-    """A case, the reply to learn for it, and the answer in that reply."""
+    """A case, its kind, the reply to learn for it, and the answer in that reply."""
 
     case: Case
     reply: str
     answer: bytes
+    kind: int = OTHER
 
 
 class Counts(Value, frozen=True):
     """What became of the samples: for the report, and to see at once what is not knowledge.
 
-    ``usual_share`` is the share of the most frequent answer among the chosen, in [0, 1].  ``copied`` counts those whose
-    answer stands word for word among the demos of the policy that gave it.
+    ``chosen`` may be from earlier rounds too.  ``usual_share`` is the share of the most frequent answer among them, in
+    [0, 1].  ``copied`` counts those whose
+    answer stands word for word among the demos that questions of its kind were shown with.
     """
 
     cases: int
@@ -47,30 +56,51 @@ class Counts(Value, frozen=True):
 
 
 class Choosing(Value, frozen=True):
-    """``per_case``: the most lessons of one case; ``most_usual``: the largest share of lessons with one answer."""
+    """``per_case``: the most lessons of one case.
+
+    ``most_usual``: the largest share of the lessons of one kind of question with one answer.  ``most_kind``: how many
+    times its even share one kind may have.
+    """
 
     per_case: int = 2
-    most_usual: float = 0.25
+    most_usual: float = 0.5
+    most_kind: float = 1.5
 
 
 USUAL = Choosing()
+UNKNOWN: Kinds = {}
 
 
-def choose(rollouts: Iterable[Rollout], word: Reply, how: Choosing = USUAL, seed: int = 0) -> list[Chosen]:
+def choose(
+    rollouts: Iterable[Rollout], word: Reply, how: Choosing = USUAL, seed: int = 0, kinds: Kinds = UNKNOWN
+) -> list[Chosen]:
     """Return what to learn, in an order drawn by *seed*; equal rollouts and seed give equal lessons."""
-    candidates = [chosen for rollout in rollouts for chosen in _of_case(rollout, word, how.per_case)]
     draw = random.Random(seed)
-    draw.shuffle(candidates)
-    kept, seen = [], Counter[bytes]()
-    most = _cap(Counter(one.answer for one in candidates), how.most_usual)
+    of_kind: dict[int, list[Chosen]] = {}
+    for rollout in rollouts:
+        kind = kinds.get(rollout.case.id, OTHER)
+        of_kind.setdefault(kind, []).extend(_of_case(rollout, word, how.per_case, kind))
+    varied: list[Chosen] = []
+    for candidates in of_kind.values():
+        draw.shuffle(candidates)
+        varied += _capped(candidates, lambda one: one.answer, how.most_usual)
+    draw.shuffle(varied)
+    return _capped(varied, lambda one: one.kind, how.most_kind / max(1, len(of_kind)))
+
+
+def _capped(candidates: Sequence[Chosen], key: Callable[[Chosen], Key], share: float) -> list[Chosen]:
+    """Return the first of *candidates* of each *key*, as many that none exceeds *share* of what is returned."""
+    seen = Counter[Key]()
+    most = _cap(Counter(map(key, candidates)), share)
+    kept = []
     for one in candidates:
-        seen[one.answer] += 1
-        if seen[one.answer] <= most:
+        seen[key(one)] += 1
+        if seen[key(one)] <= most:
             kept.append(one)
     return kept
 
 
-def _of_case(rollout: Rollout, word: Reply, per_case: int) -> list[Chosen]:
+def _of_case(rollout: Rollout, word: Reply, per_case: int, kind: int) -> list[Chosen]:
     """Return the lessons of one case: the shortest wording of each verified answer, the more the harder it is."""
     shortest: dict[bytes, str] = {}
     for attempt in rollout.verified:
@@ -79,11 +109,11 @@ def _of_case(rollout: Rollout, word: Reply, per_case: int) -> list[Chosen]:
             shortest[answer] = reply
     most = max(1, math.ceil(per_case * (1.0 - rollout.pass_rate)))
     ranked = sorted(shortest.items(), key=lambda item: (len(item[1]), item[1]))[:most]
-    return [Chosen(case=rollout.case, reply=reply, answer=answer) for answer, reply in ranked]
+    return [Chosen(case=rollout.case, reply=reply, answer=answer, kind=kind) for answer, reply in ranked]
 
 
-def _cap(counts: Counter[bytes], share: float) -> int:
-    """Return the most lessons of one answer so that none exceeds *share* of what is kept; all where too few differ."""
+def _cap(counts: Counter[Key], share: float) -> int:
+    """Return the most lessons of one key so that none exceeds *share* of what is kept; all where too few differ."""
     if len(counts) * share <= 1.0:
         return max(counts.values(), default=0)
     low, high = 1, max(counts.values())
@@ -94,9 +124,9 @@ def _cap(counts: Counter[bytes], share: float) -> int:
     return low
 
 
-def count(rollouts: Sequence[Rollout], chosen: Sequence[Chosen], demos: Iterable[Demo]) -> Counts:
-    """Return what became of the samples, which were made under *demos*."""
-    shown = {canonical(demo.value) for demo in demos}
+def count(rollouts: Sequence[Rollout], chosen: Sequence[Chosen], shown: Mapping[int, Iterable[Demo]]) -> Counts:
+    """Return what became of the samples; questions of each kind were *shown* with demos."""
+    demos = {kind: {canonical(demo.value) for demo in of_kind} for kind, of_kind in shown.items()}
     answers = Counter(one.answer for one in chosen)
     return Counts(
         cases=len(rollouts),
@@ -105,7 +135,7 @@ def count(rollouts: Sequence[Rollout], chosen: Sequence[Chosen], demos: Iterable
         solved_cases=sum(bool(rollout.verified) for rollout in rollouts),
         chosen=len(chosen),
         usual_share=max(answers.values(), default=0) / len(chosen) if chosen else 0.0,
-        copied=sum(one.answer in shown for one in chosen),
+        copied=sum(one.answer in demos.get(one.kind, ()) for one in chosen),
     )
 
 

@@ -1,8 +1,10 @@
 """Propose the model's own weights, changed a little by training on its own verified answers.
 
 The head answers practice cases many times at random; what the checks pass is chosen (``lessons``), trained on in
-another process (``gainful.train``), and comes back as an adapter on the head's policy.  Then it races like any other
-proposal: that a loss fell is no evidence of anything.
+another process (``gainful.train``), and comes back as an adapter on the head's policy.  After several rounds, each
+sampled under the student of the last, it races like any other proposal: that a loss fell is no evidence of anything.
+Each training begins from the base, with what came right in all rounds (as in Singh et al. 2023, Beyond human data,
+arXiv 2312.06585, section 3): a student that is trained on and on forgets what its first lessons taught.
 
 The student is asked with a short prompt: the head's without its demos.  So one training does two things at once, it
 learns from what was verified and it takes in what the long prompt said (context distillation, Snell et al. 2022,
@@ -20,27 +22,17 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar
 
 from msgspec.structs import replace
 
 from gainful.answers.prompt import request
-from gainful.core import (
-    Attempt,
-    Case,
-    Evidence,
-    JsonObject,
-    Once,
-    Policy,
-    Proposal,
-    Rollout,
-    Value,
-)
-from gainful.learners.lessons import Choosing, Chosen, Counts, choose, count, pairs
-from gainful.learners.teachers import find_teacher
-from gainful.train import Lesson, Material, Parity, Preference, Question, Recipe, Trained, Work
-
-Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
+from gainful.core import Attempt, Case, Demo, Evidence, JsonObject, Once, Policy, Proposal, Rollout
+from gainful.learners.kinds import OTHER, kinds
+from gainful.learners.lessons import Chosen, Counts, choose, count, pairs
+from gainful.learners.teachers import Teachers, find_teachers
+from gainful.learners.teaching import Method, Taught, Teaching, Workshop
+from gainful.train import Lesson, Material, Preference, Question, Recipe, Work
 
 RECIPES: dict[Method, Recipe] = {
     "rejection": Recipe(method="sft", learning_rate=1e-3),
@@ -54,103 +46,8 @@ WORDS: dict[Method, str] = {
     "rewards": "trained on {n} questions with the checks as reward",
     "distillation": "say the same unprompted, trained on {n} own verified answers",
 }
-
-
-PILOT = 60  # cases that are answered first, a quarter of all at most, to see under which policy to sample the rest
-TRIED = 8  # samples of each of those
-
-
-class Teaching(Value, frozen=True):
-    """How weights are learned: part of a run's settings, so of its name.
-
-    ``methods`` are tried in this order, one proposal each, after ``rounds`` of sampling and training: the first brings
-    little but form, and would often lose its race.  In each round ``cases`` of practice are answered ``samples`` times
-    at ``temperature``: many samples of a case cost little more than a few, since its prompt is read once, and it is the
-    hard cases that they solve.  ``least`` lessons or pairs are needed to begin.  ``start``: whether a head that has an
-    adapter is trained on from there, or its lessons begin from the base again.  Training ends after ``minutes`` with
-    what it has, and does not begin where it needs more than ``memory_bytes`` (``None``: than there is).  ``base`` names
-    the weights of a model that a server serves: a folder, or a model on the hub.  ``shuffled`` gives every lesson
-    another one's reply, a control that shows what format alone is worth.
-    """
-
-    methods: tuple[Method, ...] = ("rejection",)
-    prompt: Literal["short", "own"] = "short"
-    rounds: int = 3
-    cases: int = 200
-    samples: int = 32
-    temperature: float = 1.0
-    least: int = 20
-    start: Literal["last", "base"] = "last"
-    choosing: Choosing = Choosing()
-    recipe: Recipe | None = None
-    minutes: float = 30.0
-    memory_bytes: int | None = None
-    base: str | None = None
-    shuffled: bool = False
-
-
-class Vetting(Value, frozen=True):
-    """What an adapter showed before it was allowed to race.
-
-    ``parity`` is how far trainer and server agree; ``changed`` the share in [0, 1] of its prompts that the adapter
-    answers otherwise than its base.  ``guard`` is the mean change of log-likelihood a token, in nats, of the base's
-    replies to unrelated prompts, with its lower bound ``guard_low``.  ``refused`` says why it may not race; empty where
-    it may.
-    """
-
-    parity: Parity
-    changed: float
-    guard: float
-    guard_low: float
-    refused: str = ""
-
-
-class Taught(Value, frozen=True, tag="taught"):
-    """One attempt at training, whatever came of it.
-
-    ``trained`` is ``None`` where it did not begin, and ``vetting`` where another round followed.
-    """
-
-    learner: str
-    method: Method
-    counts: Counts
-    material: int
-    trained: Trained | None = None
-    vetting: Vetting | None = None
-    refused: str = ""
-
-
-class Workshop(Protocol):
-    """What a learner that trains needs of the house it works in."""
-
-    @property
-    def base(self) -> str:
-        """What an adapter for the model calls its base."""
-        ...
-
-    async def sample(self, policy: Policy, cases: Sequence[Case], samples: int, temperature: float) -> list[Rollout]:
-        """Answer *cases* at random under *policy*, judged by the checks that learning may use."""
-        ...
-
-    async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
-        """Answer *cases* once each as *policy* does in service, judged likewise."""
-        ...
-
-    async def rehearsal(self) -> list[Lesson]:
-        """Return unrelated prompts with the base's own replies, to be learned along so that they stay as they are."""
-        ...
-
-    async def train(self, work: Work, student: Policy) -> Trained:
-        """Train; raises ``TrainError``.  *student* is asked in GRPO, by the checks that learning may use."""
-        ...
-
-    async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
-        """Compare trainer and server on *cases*, tuned and base, and guard unrelated prompts."""
-        ...
-
-    def tell(self, taught: Taught) -> None:
-        """Keep what came of a training."""
-        ...
+PILOT = 60  # cases that are answered first, a quarter of all at most, to see under which policies to sample the rest
+TRIED = 8  # samples of a case at first, before those of which none was right are asked on
 
 
 @dataclass(frozen=True)
@@ -168,119 +65,164 @@ class Weights:
         for method in self.teaching.methods:
             if method == "distillation" and not is_longer(head):
                 continue  # there is nothing to leave out
-            learned, material = await self._in_rounds(method, head, evidence)
+            course = Course(self.name, method, self.workshop, self.teaching, evidence)
+            learned = await course.take(head)
             if learned is not None:
-                change = WORDS[method].format(n=material)
+                change = WORDS[method].format(n=course.learned_from)
                 proposals.append(Proposal(policy=learned, learner=self.name, change=change))
         return proposals
 
-    async def _in_rounds(self, method: Method, head: Policy, evidence: Evidence) -> tuple[Policy | None, int]:
+
+class Course:
+    """Rounds of answering and training by one method; ``learned_from`` counts what the last one trained on."""
+
+    def __init__(
+        self, learner: str, method: Method, workshop: Workshop, teaching: Teaching, evidence: Evidence
+    ) -> None:
+        self.learned_from = 0
+        self._learner = learner
+        self._method = method
+        self._workshop = workshop
+        self._teaching = teaching
+        self._evidence = evidence
+        self._kinds = kinds((*evidence.cases, *evidence.practice))
+        self._solved: dict[str, Rollout] = {}  # in earlier rounds
+        self._shown: dict[int, tuple[Demo, ...]] = {}
+
+    async def take(self, head: Policy) -> Policy | None:
         """Train as often as the teaching says, each time on what the last student answers; vet the last one alone.
 
-        Return what may race, and on how much it was trained.
+        Return it, ``None`` where it may not race.
         """
         last: tuple[Taught, Policy] | None = None
-        material = 0
-        for number in range(1 if method == "distillation" else self.teaching.rounds):
-            teacher, rollouts = await self._answered(method, last[1] if last else head, evidence, number)
-            taught, student = await self._teach(method, teacher, rollouts, evidence)
+        for number in range(1 if self._method == "distillation" else self._teaching.rounds):
+            taught, student = await self._round(last[1] if last else head, number)
             if last is None and student is None:
-                self.workshop.tell(taught)
-                return None, 0
+                self._workshop.tell(taught)
+                return None
             if student is None:
                 break  # what has been learned so far may race
             if last is not None:
-                self.workshop.tell(last[0])
-            last, material = (taught, student), material + taught.material
+                self._workshop.tell(last[0])
+            last, self.learned_from = (taught, student), taught.material
         assert last is not None  # there is a first round
         taught, student = last
-        vetting = await self.workshop.vet(student, evidence.practice)
-        self.workshop.tell(replace(taught, vetting=vetting, refused=vetting.refused))
-        return None if vetting.refused else student, material
+        vetting = await self._workshop.vet(student, self._evidence.practice)
+        self._workshop.tell(replace(taught, vetting=vetting, refused=vetting.refused))
+        return None if vetting.refused else student
 
-    async def _answered(
-        self, method: Method, head: Policy, evidence: Evidence, number: int
-    ) -> tuple[Policy, list[Rollout]]:
-        """Return how practice cases, drawn anew in each round, were answered, and under which policy."""
-        draw = random.Random(f"{evidence.seed} {head.id} {number}")
-        cases = draw.sample(evidence.practice, min(self.teaching.cases, len(evidence.practice)))
-        if method == "distillation":
-            return head, await self.workshop.answer(head, cases)
-        return await self._sampled(head, evidence, cases)
+    async def _round(self, head: Policy, number: int) -> tuple[Taught, Policy | None]:
+        """Answer and train once; return what came of it, and the student where there was enough to learn from."""
+        teaching, seed = self._teaching, self._evidence.seed
+        teachers, rollouts = await self._answered(head, self._draw(head, number))
+        self._shown |= {kind: teachers.under(kind).demos for kind in {OTHER, *self._kinds.values()}}
+        all_rollouts = [*self._solved.values(), *rollouts]
+        if self._is_pooled:
+            self._solved |= {rollout.case.id: rollout for rollout in rollouts if rollout.verified}
+        chosen = choose(all_rollouts, _reply, teaching.choosing, seed, self._kinds)
+        counts = count(rollouts, chosen, self._shown)
+        student = self._student(head, teachers)
+        material = self._material(student, all_rollouts, chosen)
+        taught = Taught(learner=self._learner, method=self._method, counts=counts, material=len(material))
+        if len(material) < teaching.least or not counts.verified:
+            return replace(taught, refused=_too_few(self._method, counts, len(material), teaching.least)), None
+        recipe = teaching.recipe or RECIPES[self._method]
+        if recipe.method == "sft":
+            material = (*material, *await self._workshop.rehearsal())
+        start = None if self._is_pooled else head.adapter
+        trained = await self._workshop.train(Work(self._workshop.base, material, recipe, start, seed), student)
+        return replace(taught, trained=trained), replace(student, adapter=trained.adapter)
 
-    async def _sampled(self, head: Policy, evidence: Evidence, cases: Sequence[Case]) -> tuple[Policy, list[Rollout]]:
-        """Return under which policy *cases* were answered, that which the first of them teach most by, and how.
+    @property
+    def _is_pooled(self) -> bool:
+        """Whether each training begins anew, with the lessons of all rounds."""
+        return self._method == "rejection" and self._teaching.start == "base"
+
+    def _draw(self, head: Policy, number: int) -> list[Case]:
+        """Return practice cases, drawn anew in each round, that no earlier one has lessons of; alike ones together."""
+        draw = random.Random(f"{self._evidence.seed} {head.id} {number}")
+        left = [case for case in self._evidence.practice if case.id not in self._solved]
+        return sorted(draw.sample(left, min(self._teaching.cases, len(left))), key=self._kind)
+
+    def _kind(self, case: Case) -> int:
+        return self._kinds.get(case.id, OTHER)
+
+    async def _answered(self, head: Policy, cases: Sequence[Case]) -> tuple[Teachers, list[Rollout]]:
+        """Return how *cases* were answered, and under which policies: those which the first of them teach most by.
 
         Where those show that all are too few, the first alone are answered.
         """
-        teaching = self.teaching
+        if self._method == "distillation":
+            return Teachers(head), await self._workshop.answer(head, cases)
+        teaching = self._teaching
+        few = min(TRIED, teaching.samples)
 
-        async def sample(policy: Policy, some: Sequence[Case], samples: int = teaching.samples) -> list[Rollout]:
-            return await self.workshop.sample(policy, some, samples, teaching.temperature)
-
-        async def try_out(policy: Policy, some: Sequence[Case]) -> list[Rollout]:
-            return await sample(policy, some, min(TRIED, teaching.samples))
+        async def sample(asked: Sequence[tuple[Policy, Case]], samples: int = few) -> list[Rollout]:
+            return await self._workshop.sample(asked, samples, teaching.temperature) if asked else []
 
         def worth(rollouts: Sequence[Rollout]) -> int:
-            return len(choose(rollouts, _reply, teaching.choosing, evidence.seed))
+            return len(choose(rollouts, _reply, teaching.choosing, self._evidence.seed, self._kinds))
 
-        first = min(PILOT, math.ceil(len(cases) / 4))
-        teacher, rollouts, most = await find_teacher(head, evidence, cases[:first], try_out, worth)
-        if (most + 1) * len(cases) >= teaching.least * first:
-            rollouts += await sample(teacher, cases[first:])
-        return teacher, rollouts
+        def under(teachers: Teachers, some: Sequence[Case]) -> list[tuple[Policy, Case]]:
+            return [(teachers.under(self._kind(case)), case) for case in some]
 
-    async def _teach(
-        self, method: Method, teacher: Policy, rollouts: Sequence[Rollout], evidence: Evidence
-    ) -> tuple[Taught, Policy | None]:
-        teaching = self.teaching
-        student = replace(teacher, strategy=Once())
-        if method == "distillation" or teaching.prompt == "short":
-            student = replace(student, demos=(), format=replace(teacher.format, turns=False))
-        if method == "distillation":
-            student = replace(student, instructions="")
-        chosen = choose(rollouts, _reply, teaching.choosing, evidence.seed)
-        counts = count(rollouts, chosen, teacher.demos)
-        material = self._material(method, student, rollouts, chosen, evidence)
-        taught = Taught(learner=self.name, method=method, counts=counts, material=len(material))
-        if len(material) < teaching.least:
-            return replace(taught, refused=_too_few(method, counts, len(material), teaching.least)), None
-        recipe = teaching.recipe or RECIPES[method]
-        if recipe.method == "sft":
-            material = (*material, *await self.workshop.rehearsal())
-        start = teacher.adapter if teaching.start == "last" else None
-        work = Work(self.workshop.base, material, recipe, start, evidence.seed)
-        trained = await self.workshop.train(work, student)
-        return replace(taught, trained=trained), replace(student, adapter=trained.adapter)
+        first = self._first(cases)
+        teachers, rollouts, most = await find_teachers(head, self._evidence, self._kinds, first, sample, worth)
+        if (most + 1) * len(cases) < teaching.least * len(first):
+            return teachers, rollouts
+        answered = {rollout.case.id for rollout in rollouts}
+        rollouts += await sample(under(teachers, [case for case in cases if case.id not in answered]))
+        unsolved = [rollout.case for rollout in rollouts if not rollout.verified]
+        if few < teaching.samples:
+            again = await sample(under(teachers, sorted(unsolved, key=self._kind)), teaching.samples)
+            by_case = {rollout.case.id: rollout for rollout in again}
+            rollouts = [by_case.get(rollout.case.id, rollout) for rollout in rollouts]
+        return teachers, rollouts
 
-    def _material(
-        self,
-        method: Method,
-        student: Policy,
-        rollouts: Sequence[Rollout],
-        chosen: Sequence[Chosen],
-        evidence: Evidence,
-    ) -> tuple[Material, ...]:
-        """Return what *method* trains on: the student's requests, with replies that the checks have judged."""
-        teaching = self.teaching
+    def _first(self, cases: Sequence[Case]) -> list[Case]:
+        """Return the cases that are answered first: as many of each kind."""
+        of_kind: dict[int, list[Case]] = {}
+        for case in cases:
+            of_kind.setdefault(self._kind(case), []).append(case)
+        most = max(1, min(PILOT, math.ceil(len(cases) / 4)) // max(1, len(of_kind)))
+        return [case for some in of_kind.values() for case in some[:most]]
+
+    def _student(self, head: Policy, teachers: Teachers) -> Policy:
+        """Return who learns: asked at once, and by the method or the teaching more briefly than the head."""
+        student = replace(head, strategy=Once(), format=replace(teachers.format, turns=head.format.turns))
+        if self._method == "distillation" or self._teaching.prompt == "short":
+            student = replace(student, demos=(), format=replace(student.format, turns=False))
+        return replace(student, instructions="") if self._method == "distillation" else student
+
+    def _material(self, student: Policy, rollouts: Sequence[Rollout], chosen: Sequence[Chosen]) -> tuple[Material, ...]:
+        """Return what the method trains on: the student's requests, with replies that the checks have judged."""
+        evidence = self._evidence
 
         def asked(case: Case) -> tuple[JsonObject, ...]:
             return tuple(request(student, case, evidence.kind)["messages"])
 
-        match method:
+        match self._method:
             case "rejection" | "distillation":
-                replies = [one.reply for one in chosen]
-                if teaching.shuffled:
-                    random.Random(evidence.seed).shuffle(replies)
-                return tuple(
-                    Lesson(asked(one.case), reply, one.case.id) for one, reply in zip(chosen, replies, strict=True)
-                )
+                if self._teaching.shuffled:
+                    chosen = shuffle_replies(chosen, evidence.seed)
+                return tuple(Lesson(asked(one.case), one.reply, one.case.id) for one in chosen)
             case "preferences":
-                found = pairs(rollouts, _reply, teaching.choosing.per_case, evidence.seed)
+                found = pairs(rollouts, _reply, self._teaching.choosing.per_case, evidence.seed)
                 return tuple(Preference(asked(case), right, wrong, case.id) for case, right, wrong in found)
             case "rewards":
                 mixed = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
                 return tuple(Question(asked(case), case.id, student.max_tokens) for case in mixed)
+
+
+def shuffle_replies(chosen: Sequence[Chosen], seed: int) -> list[Chosen]:
+    """Return *chosen* with each reply given to another case of its kind: the same form, and nothing to know."""
+    draw = random.Random(seed)
+    of_kind: dict[int, list[str]] = {}
+    for one in chosen:
+        of_kind.setdefault(one.kind, []).append(one.reply)
+    for replies in of_kind.values():
+        draw.shuffle(replies)
+    return [replace(one, reply=of_kind[one.kind].pop()) for one in chosen]
 
 
 def is_longer(policy: Policy) -> bool:

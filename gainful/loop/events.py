@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from gainful.core import Policy, Proposal, Usage, Value
-from gainful.learners.weights import Taught
+from gainful.learners.teaching import Taught
 
 
 class Interval(Value, frozen=True):

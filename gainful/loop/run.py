@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gainful.core import Attempt, Case, Check, Model, Policy, TaskError, Value
 from gainful.engine.local import Engine
-from gainful.learners.weights import Teaching
+from gainful.learners.teaching import Teaching
 from gainful.loop.attempts import kept_attempts
 from gainful.loop.journal import Journal
 from gainful.loop.trainer import Trainer

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from gainful.core import Adapter, JsonObject, Model, Stopped, TrainError
-from gainful.learners.weights import Teaching
+from gainful.learners.teaching import Teaching
 from gainful.models.adapters import find_adapter
 from gainful.tasks.task import Task
 from gainful.train import (

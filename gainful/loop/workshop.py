@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import groupby
 from statistics import fmean
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -33,17 +35,20 @@ from gainful.core import (
 )
 from gainful.engine.local import WINDOW, in_order
 from gainful.gate import lower_bound
-from gainful.learners.weights import Taught, Vetting
+from gainful.learners.teaching import Taught, Vetting
 from gainful.loop.board import Board
 from gainful.loop.run import Run
 from gainful.loop.trainer import Trainer, base_name
 from gainful.train import LEAST_AGREEMENT, Lesson, Parity, Progress, Reading, Sampling, Trained, Work, parity
 
+LEAST_UNBOUND = 0.1  # of cases that are to be answered rightly without the schema, or the server draws with it
 PROMPTS = 200  # on which they are compared
 HARM = 0.2  # nats a token on unrelated replies: a perplexity a fifth higher
 MOST_CHANGE = 0.5  # nats a token that one unrelated reply counts for at most, either way
 GUARD_TOKENS = 48  # of each unrelated reply
 LEVEL = 0.05  # of the bound on the change on unrelated replies
+
+Asked = TypeVar("Asked")
 
 
 class Workshop:
@@ -68,30 +73,39 @@ class Workshop:
         """What an adapter for the run's model calls its base."""
         return base_name(self._run.model)
 
-    async def sample(self, policy: Policy, cases: Sequence[Case], samples: int, temperature: float) -> list[Rollout]:
-        """Answer *cases* at random under *policy*, judged by the checks that learning may use.
+    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: int, temperature: float) -> list[Rollout]:
+        """Answer each case at random under its policy, judged by the checks that learning may use.
 
-        The trainer draws them, several times as fast as the server, and bound by no schema; where a schema is all that
-        makes answers right, so that none of these was, the server draws them.
+        The trainer draws, several times as fast as the server, and bound by no schema; where a schema is what makes
+        answers right, so that hardly a case was answered rightly without, the server draws.
         """
-        bodies = [request(policy, case, self._run.task.kind) for case in cases]
-        if bodies and not any("tools" in body for body in bodies):
-            how = Sampling(samples, temperature, policy.max_tokens, self._run.settings.seed)
-            drawn = await self._trainer.sample(policy.adapter, [body["messages"] for body in bodies], how)
-            rollouts = [self._judged(case, policy, replies) for case, replies in zip(cases, drawn, strict=True)]
+        bodies = [request(policy, case, self._run.task.kind) for policy, case in asked]
+        if not any("tools" in body for body in bodies):
+            rollouts = await self._drawn(asked, bodies, samples, temperature)
             is_bound = any("response_format" in body for body in bodies)
-            if not is_bound or any(rollout.verified for rollout in rollouts):
+            if not is_bound or sum(bool(one.verified) for one in rollouts) >= LEAST_UNBOUND * len(rollouts):
                 return rollouts
-        return await self._served_rollouts(policy, self._affordable(cases, samples), samples, temperature)
+        return await self._served_rollouts(self._affordable(asked, samples), samples, temperature)
+
+    async def _drawn(
+        self, asked: Sequence[tuple[Policy, Case]], bodies: Sequence[JsonObject], samples: int, temperature: float
+    ) -> list[Rollout]:
+        """Let the trainer draw; policies that differ in their prompts alone are one piece of work."""
+        first, _ = asked[0]
+        how = Sampling(samples, temperature, first.max_tokens, self._run.settings.seed)
+        drawn = await self._trainer.sample(first.adapter, [body["messages"] for body in bodies], how)
+        return [self._judged(case, policy, replies) for (policy, case), replies in zip(asked, drawn, strict=True)]
 
     async def _served_rollouts(
-        self, policy: Policy, cases: Sequence[Case], samples: int, temperature: float
+        self, asked: Sequence[tuple[Policy, Case]], samples: int, temperature: float
     ) -> list[Rollout]:
-        rollouts = []
-        async for rollout in self._run.engine.rollouts(policy, cases, self._run.task.checks, samples, temperature):
-            rollouts.append(rollout)
-            self.usage += sum((attempt.usage for attempt in rollout.attempts), Usage())
-            self._run.journal.progress("answers to practice cases", len(rollouts), len(cases))
+        rollouts: list[Rollout] = []
+        for policy, some in groupby(asked, key=lambda one: one[0]):
+            cases = [case for _, case in some]
+            async for rollout in self._run.engine.rollouts(policy, cases, self._run.task.checks, samples, temperature):
+                rollouts.append(rollout)
+                self.usage += sum((attempt.usage for attempt in rollout.attempts), Usage())
+                self._run.journal.progress("answers to practice cases", len(rollouts), len(asked))
         return rollouts
 
     async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
@@ -136,12 +150,12 @@ class Workshop:
         """Write down what came of a training."""
         self._run.journal.write(taught)
 
-    def _affordable(self, cases: Sequence[Case], calls: int) -> Sequence[Case]:
-        """Return as many of *cases*, at *calls* each, as half of the run's budget has left."""
+    def _affordable(self, asked: Sequence[Asked], calls: int) -> Sequence[Asked]:
+        """Return as many of what is *asked*, at *calls* each, as half of the run's budget has left."""
         budget = self._run.settings.budget_calls
         if budget is None:
-            return cases
-        return cases[: max(0, budget // 2 - self._board.usage.calls - self.usage.calls) // calls]
+            return asked
+        return asked[: max(0, budget // 2 - self._board.usage.calls - self.usage.calls) // calls]
 
     def _judged(self, case: Case, policy: Policy, replies: Sequence[str]) -> Rollout:
         """Return the replies to *case* as attempts; what they took is not known."""

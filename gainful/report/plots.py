@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gainful.learners.weights import Taught
+from gainful.learners.teaching import Taught
 from gainful.loop.events import ErrorGroup
 from gainful.report import words
 from gainful.report.story import Confirmation, Round

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gainful.core import Policy
-from gainful.learners.weights import Taught
+from gainful.learners.teaching import Taught
 from gainful.loop.events import (
     Baseline,
     Decided,

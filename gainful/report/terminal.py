@@ -19,7 +19,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from gainful.learners.weights import Taught
+from gainful.learners.teaching import Taught
 from gainful.loop.events import (
     Baseline,
     Decided,

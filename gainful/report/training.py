@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gainful.learners.weights import Taught
+from gainful.learners.teaching import Taught
 from gainful.report import words
 
 LARGE_SHARE = 0.5  # from which one answer among the lessons is worth a warning

@@ -1,9 +1,9 @@
 """Many replies to many prompts, fast: each beginning is read once, and its samples go on from there together.
 
-Many replies are one sequence, of which each token sees what it follows and nothing else: the beginning that all prompts
-share, its own prompt, its own reply.  So there is no padding, nothing is remembered twice, and a reply that has ended
-takes no part.  On a CPU this makes several times as many tokens a second as the server that serves the model, because
-nobody waits for one of them.  Loaded by the worker alone: this module imports torch.
+Many replies are one sequence, of which each token sees what it follows and nothing else: the beginning that its prompt
+shares with others, its own prompt, its own reply.  So there is no padding, nothing is remembered twice, and a reply
+that has ended takes no part.  On a CPU this makes several times as many tokens a second as the server that serves the
+model, because nobody waits for one of them.  Loaded by the worker alone: this module imports torch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def sample(order: Sample, source: str, reader: Reader) -> Sampled:
 
 
 class Stem(NamedTuple):
-    """The beginning that all prompts share, and what the model remembers of it: it is read once."""
+    """The beginning that all prompts of a family share, and what the model remembers of it: it is read once."""
 
     length: int
     cache: Any
@@ -51,14 +51,38 @@ class Stem(NamedTuple):
 def answers(model: Any, reader: Reader, prompts: Sequence[list[int]], how: Sampling) -> list[tuple[str, ...]]:
     """Return ``how.samples`` replies to each of *prompts*; the likeliest token each time where the temperature is 0."""
     random = torch.Generator(model.device).manual_seed(how.seed)
-    stem = _stem(model, prompts)
     replies: list[tuple[str, ...]] = []
-    for together in _groups(prompts, stem.length if stem else 0, how):
-        made = _replies(model, reader.end, stem, together, how, random)
-        replies += [
-            tuple(map(reader.text, made[start : start + how.samples])) for start in range(0, len(made), how.samples)
-        ]
+    for alike in _families(prompts):
+        stem = _stem(model, alike)
+        for together in _groups(alike, stem.length if stem else 0, how):
+            made = _replies(model, reader.end, stem, together, how, random)
+            replies += [
+                tuple(map(reader.text, made[start : start + how.samples])) for start in range(0, len(made), how.samples)
+            ]
     return replies
+
+
+def _families(prompts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+    """Yield the prompts in their order, those together that share a beginning, as under one set of examples.
+
+    A prompt that would leave less than three quarters of what a family shares begins another one.
+    """
+    family: list[list[int]] = []
+    length = 0
+    for prompt in prompts:
+        shared = _shared(family[0], prompt) if family else 0
+        if len(family) > 1 and 4 * shared < 3 * length:
+            yield family
+            family = []
+        length = shared if len(family) == 1 else min(length, shared)
+        family.append(prompt)
+    if family:
+        yield family
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens both begin with."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _groups(prompts: Sequence[list[int]], begun: int, how: Sampling) -> Iterator[list[list[int]]]:
@@ -80,12 +104,11 @@ def _stem(model: Any, prompts: Sequence[list[int]]) -> Stem | None:
     """Return what all of several prompts begin with, ``None`` where that is short; each keeps a token of its own."""
     if len(prompts) < 2:
         return None
-    first, last = min(prompts), max(prompts)  # in order of their tokens: what these two share, all share
-    most = min(map(len, prompts)) - 1
-    length = next((n for n in range(most) if first[n] != last[n]), most)
+    # in order of their tokens: what the first and the last share, all share
+    length = min(_shared(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
     if length < SHORTEST_STEM:
         return None
-    ids = torch.tensor([first[:length]], device=model.device)
+    ids = torch.tensor([prompts[0][:length]], device=model.device)
     return Stem(length, model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values)
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from gainful.core import JsonObject, Learner, Model, StoreError, Usage, canonical, digest
 from gainful.learners import ON_TRAFFIC
-from gainful.learners.weights import Teaching
+from gainful.learners.teaching import Teaching
 from gainful.loop.events import Finished, Opened, Unconfirmed
 from gainful.loop.improve import improve
 from gainful.loop.journal import Journal, read_events

@@ -1,0 +1,109 @@
+"""The words in which learning weights is asked for and told, and the house that a learner which trains works in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeAlias
+
+from gainful.core import Case, Policy, Rollout, Value
+from gainful.learners.lessons import Choosing, Counts
+from gainful.train import Lesson, Parity, Recipe, Trained, Work
+
+Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
+
+
+class Teaching(Value, frozen=True):
+    """How weights are learned: part of a run's settings, so of its name.
+
+    ``methods`` are tried in this order, one proposal each, after ``rounds`` of sampling and training: the first brings
+    little but form, and would often lose its race.  In each round ``cases`` of practice are answered a few times at
+    ``temperature``, and those of which nothing came right ``samples`` times: many samples of a case cost little more
+    than a few, since its prompt is read once, and it is the hard cases that they solve.  ``least`` lessons or pairs are
+    needed to begin.  ``start``: whether a training goes on from the last adapter, or begins from the base again with
+    the lessons of all rounds (rejection alone).  Training ends after ``minutes`` with
+    what it has, and does not begin where it needs more than ``memory_bytes`` (``None``: than there is).  ``base`` names
+    the weights of a model that a server serves: a folder, or a model on the hub.  ``shuffled`` gives every lesson
+    the reply of another one of its kind, a control that shows what format alone is worth.
+    """
+
+    methods: tuple[Method, ...] = ("rejection",)
+    prompt: Literal["short", "own"] = "short"
+    rounds: int = 3
+    cases: int = 200
+    samples: int = 24
+    temperature: float = 1.0
+    least: int = 20
+    start: Literal["last", "base"] = "base"
+    choosing: Choosing = Choosing()
+    recipe: Recipe | None = None
+    minutes: float = 30.0
+    memory_bytes: int | None = None
+    base: str | None = None
+    shuffled: bool = False
+
+
+class Vetting(Value, frozen=True):
+    """What an adapter showed before it was allowed to race.
+
+    ``parity`` is how far trainer and server agree; ``changed`` the share in [0, 1] of its prompts that the adapter
+    answers otherwise than its base.  ``guard`` is the mean change of log-likelihood a token, in nats, of the base's
+    replies to unrelated prompts, with its lower bound ``guard_low``.  ``refused`` says why it may not race; empty where
+    it may.
+    """
+
+    parity: Parity
+    changed: float
+    guard: float
+    guard_low: float
+    refused: str = ""
+
+
+class Taught(Value, frozen=True, tag="taught"):
+    """One attempt at training, whatever came of it.
+
+    ``trained`` is ``None`` where it did not begin, and ``vetting`` where another round followed.
+    """
+
+    learner: str
+    method: Method
+    counts: Counts
+    material: int
+    trained: Trained | None = None
+    vetting: Vetting | None = None
+    refused: str = ""
+
+
+class Workshop(Protocol):
+    """What a learner that trains needs of the house it works in."""
+
+    @property
+    def base(self) -> str:
+        """What an adapter for the model calls its base."""
+        ...
+
+    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: int, temperature: float) -> list[Rollout]:
+        """Answer each case at random under its policy, judged by the checks that learning may use.
+
+        The policies have the same adapter.
+        """
+        ...
+
+    async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
+        """Answer *cases* once each as *policy* does in service, judged likewise."""
+        ...
+
+    async def rehearsal(self) -> list[Lesson]:
+        """Return unrelated prompts with the base's own replies, to be learned along so that they stay as they are."""
+        ...
+
+    async def train(self, work: Work, student: Policy) -> Trained:
+        """Train; raises ``TrainError``.  *student* is asked in GRPO, by the checks that learning may use."""
+        ...
+
+    async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
+        """Compare trainer and server on *cases*, tuned and base, and guard unrelated prompts."""
+        ...
+
+    def tell(self, taught: Taught) -> None:
+        """Keep what came of a training."""
+        ...
