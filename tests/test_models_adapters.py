@@ -23,7 +23,16 @@ from gainful.core import (
     Text,
 )
 from gainful.models import ReplayModel, ScriptedModel
-from gainful.models.adapters import adapter_folder, find_adapter, keep_adapter, read_adapter, taken_out
+from gainful.models.adapters import (
+    adapter_folder,
+    find_adapter,
+    keep_adapter,
+    note_cases,
+    read_adapter,
+    remove_adapter,
+    taken_out,
+    trained_on,
+)
 from gainful.store.memo import memo_key
 
 CASE = Case(messages=({"role": "user", "content": "Name a fruit."},))
@@ -48,6 +57,29 @@ def test_a_finished_folder_moves_to_the_place_of_its_weights(tmp_path: Path) -> 
     ]
     assert not made.exists()
     assert os.listdir(tmp_path / "adapters") == [place.name]
+
+
+def test_the_cases_that_an_adapter_was_trained_on_are_noted_by_their_ids(tmp_path: Path) -> None:
+    made = folder_of(tmp_path / "made")
+    note_cases(made, ["b", "a", "b"])
+    adapter = read_adapter(keep_adapter(made), "small")
+    other = Adapter("c" * 64, "small", rank=2, alpha=4.0)
+
+    assert trained_on(adapter) == {"a", "b"}
+    assert trained_on(other) is None
+
+
+def test_a_removed_adapter_is_gone_and_removing_it_again_does_nothing(tmp_path: Path) -> None:
+    made = folder_of(tmp_path / "made")
+    note_cases(made, ["a"])
+    adapter = read_adapter(keep_adapter(made), "small")
+
+    remove_adapter(adapter)
+    remove_adapter(adapter)
+
+    assert os.listdir(tmp_path / "adapters") == []
+    with pytest.raises(AdapterNotFound):
+        find_adapter(adapter)
 
 
 def test_what_was_kept_is_found_as_the_policy_names_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training asked for and told: what needs no torch."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from gainful.core import Adapter, TrainError
+from gainful.models.files import cache_folder
 from gainful.train import (
     Lesson,
     Limits,
@@ -19,6 +21,7 @@ from gainful.train import (
     Recipe,
     Work,
     fine_tune,
+    forget_words,
     missing,
     parity,
     read_prompts,
@@ -44,6 +47,26 @@ def test_packages_that_are_absent_or_too_old_are_named_with_the_line_that_instal
     sentence = str(missing({"no-such-thing": "2.0", "msgspec": "99.1"}))
     assert sentence.startswith("training needs no-such-thing and finds msgspec ")
     assert sentence.endswith("too old; run `pip install 'gainful[train]'`")
+
+
+def test_words_that_are_kept_are_forgotten_but_for_what_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = {"training/done": "order.json", "answers/done": "answer.json", "answers/busy": "order.json"}
+    for place, name in kept.items():
+        folder = cache_folder() / place
+        folder.mkdir(parents=True)
+        (folder / "lock").touch()
+        (folder / name).write_text("What a caller said.")
+    (cache_folder() / "training" / "done" / "trained.json").write_text("{}")
+
+    with (cache_folder() / "answers" / "busy" / "lock").open("w") as busy:
+        fcntl.flock(busy, fcntl.LOCK_EX)
+        forget_words()
+
+    left = {str(file.relative_to(cache_folder())) for file in cache_folder().glob("*/*/*.json")}
+    assert left == {"training/done/trained.json", "answers/busy/order.json"}
 
 
 @pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from gainful.core import TrainError
-from gainful.models.adapters import find_adapter
+from gainful.models.adapters import find_adapter, trained_on
 from gainful.train import (
     Lesson,
     Limits,
@@ -76,6 +76,8 @@ def test_an_adapter_is_trained_kept_whole_and_not_trained_again(base: Path, apar
     assert (trained.adapter.rank, trained.adapter.alpha, trained.adapter.gguf) == (8, 32.0, "")
     assert again == trained
     assert not list((apart / trained.work).glob("checkpoint-*"))
+    assert trained_on(trained.adapter) == {one.case for one in lessons(16)}
+    assert not list(apart.rglob("order.json"))
 
 
 KILLED = """
@@ -108,6 +110,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
 
     assert parent.returncode == -signal.SIGKILL
     assert checkpoints == ["checkpoint-1"]
+    assert not list(apart.rglob("order.json"))
     assert [step.step for step in heard] == list(range(2, 9))
     assert [step.step for step in resumed.steps] == list(range(1, 9))
     assert resumed.adapter == whole.adapter

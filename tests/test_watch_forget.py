@@ -17,9 +17,13 @@ from worlds import case as sum_case
 from worlds import scripted, sums
 
 from gainful.core import Adapter, Case, Demo, Exchange, Policy, StoreError, canonical
+from gainful.learners.lessons import Counts
+from gainful.learners.teaching import Taught
+from gainful.models.adapters import note_cases
 from gainful.report.service import forgotten
 from gainful.store import Banked, Key, SQLiteStore
 from gainful.tasks.split import content
+from gainful.train import Trained
 from gainful.watch.forget import Forgetting, carriers, forget
 from gainful.watch.learning import watch_runs
 from gainful.watch.service import Helm, read_service, service_key, watch_lease
@@ -322,12 +326,59 @@ def test_after_a_kill_at_any_step_the_same_call_completes(tmp_path: Path, moment
         assert store.ledger(service_key(TASK))[-1].content["is_done"]
 
 
-def test_adapters_that_stay_in_service_are_told_for_nobody_can_look_into_them(store: SQLiteStore, helm: Helm) -> None:
+def tuned_on(folder: Path, digit: str, *cases: Case) -> Policy:
+    """A policy whose adapter lies in *folder*, trained on *cases*."""
+    policy = Policy(adapter=Adapter(digit * 64, "base", rank=16, alpha=32.0))
+    (folder / (digit * 64)).mkdir(parents=True)
+    (folder / (digit * 64) / "adapter_model.safetensors").write_bytes(b"weights")
+    note_cases(folder / (digit * 64), [one.id for one in cases])
+    return policy
+
+
+def test_an_adapter_trained_on_a_callers_case_is_taken_back_and_deleted(
+    store: SQLiteStore, helm: Helm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path))
+    of_anna, of_otto = tuned_on(tmp_path, "a", case(ANNA), case(OTTO)), tuned_on(tmp_path, "b", case(OTTO))
+    for policy in (of_otto, of_anna):
+        store.put_policy(policy)
+        install(helm, policy)
+
+    found = forget_anna(store)
+
+    assert store.champion(TASK) == of_otto.id
+    assert found.taken_back == (TASK,)
+    assert (found.adapters, found.unknown) == (("adapter aaaaaaaa, rank 16",), ())
+    assert "Deleted, for they were trained on it: adapter aaaaaaaa, rank 16." in forgotten(found)
+    assert [folder.name for folder in tmp_path.glob("?" * 64)] == ["b" * 64]
+    assert is_forgotten(store, of_anna)
+
+
+def test_an_adapter_that_a_run_trained_and_nobody_promoted_is_deleted_too(
+    store: SQLiteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path))
+    adapter = tuned_on(tmp_path, "a", case(ANNA)).adapter
+    assert adapter is not None
+    trained = Trained("f" * 64, adapter, (), seconds=1.0, peak_memory_bytes=1, tokens=1)
+    counts = Counts(cases=1, sampled=1, verified=1, solved_cases=1, chosen=1, usual_share=1.0, copied=0)
+    store.start_run("run", TASK, {})
+    store.append_event("run", 0, canonical(Taught("weights", "rejection", counts, material=1, trained=trained)))
+
+    found = forget_anna(store)
+
+    assert found.adapters == (adapter.label,)
+    assert not list(tmp_path.glob("a*"))
+    assert forget_anna(store).adapters == ()
+
+
+def test_an_adapter_of_unknown_training_stays_in_service_and_is_told(store: SQLiteStore, helm: Helm) -> None:
     tuned = Policy(adapter=Adapter("1a2b3c4d" * 8, "base", rank=16, alpha=32.0))
     store.put_policy(tuned)
     install(helm, tuned)
 
     found = forget_anna(store)
 
-    assert found.adapters == ("adapter 1a2b3c4d, rank 16",)
-    assert "Still in service: adapter 1a2b3c4d, rank 16; if this caller's words" in forgotten(found)
+    assert (found.adapters, found.unknown) == ((), ("adapter 1a2b3c4d, rank 16",))
+    assert "Still in service: adapter 1a2b3c4d, rank 16; what they were trained on was not noted" in forgotten(found)
+    assert store.champion(TASK) == tuned.id

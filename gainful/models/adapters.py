@@ -4,6 +4,7 @@
              adapter_config.json         how PEFT reads them
              adapter.gguf                the same weights as llama.cpp reads them, where it can
              README.md                   the model card
+             cases.json                  the ids of the cases that it was trained on
 
 Guarantees: an adapter is there whole or not at all; what is found has the digests that the policy names.  Nothing here
 reads a weight, and nothing is unpickled.
@@ -15,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -24,6 +26,7 @@ from gainful.core import Adapter, AdapterNotFound, JsonObject, RequestRefused
 from gainful.models.gguf import gguf_digest
 
 WEIGHTS, CONFIG, GGUF = "adapter_model.safetensors", "adapter_config.json", "adapter.gguf"
+CASES = "cases.json"
 MEMBER = "adapter"  # of a request: the policy's adapter, for the model to take out
 
 
@@ -128,6 +131,36 @@ def read_adapter(folder: Path, base: str) -> Adapter:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdapterNotFound(
             f"{folder} holds no adapter ({type(error).__name__}: {error}); it needs {WEIGHTS} and {CONFIG}"
+        ) from error
+
+
+def note_cases(folder: Path, cases: Iterable[str]) -> None:
+    """Write into *folder* which cases its adapter was trained on; nothing else about them is kept."""
+    (folder / CASES).write_bytes(msgspec.json.encode(sorted(set(cases))))
+
+
+def trained_on(adapter: Adapter) -> frozenset[str] | None:
+    """Return the ids of the cases that *adapter* was trained on; ``None`` where nobody has noted them."""
+    try:
+        return frozenset(msgspec.json.decode((adapter_folder() / adapter.sha256 / CASES).read_bytes(), type=list[str]))
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def remove_adapter(adapter: Adapter) -> None:
+    """Delete the files of *adapter*, its cases last: by those it is found again where this was cut off.
+
+    Raises ``AdapterNotFound`` where they cannot be deleted.
+    """
+    folder = adapter_folder() / adapter.sha256
+    try:
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == CASES) if folder.is_dir() else ():
+            file.unlink()
+        if folder.is_dir():
+            folder.rmdir()
+    except OSError as error:
+        raise AdapterNotFound(
+            f"{adapter.label} cannot be deleted: {error.filename or folder}: {error.strerror}; delete it by hand"
         ) from error
 
 

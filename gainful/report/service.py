@@ -202,9 +202,11 @@ def forgotten(found: Forgetting) -> str:
     if found.taken_back:
         said.append(f"Taken out of service for {', '.join(map(repr, found.taken_back))}.")
     if found.adapters:
+        said.append(f"Deleted, for they were trained on it: {'; '.join(found.adapters)}.")
+    if found.unknown:
         said.append(
-            f"Still in service: {'; '.join(found.adapters)}; if this caller's words were among what they were trained "
-            "on, roll back and train again."
+            f"Still in service: {'; '.join(found.unknown)}; what they were trained on was not noted: if this caller's "
+            "words were among it, roll back and train again."
         )
     return " ".join(said)
 

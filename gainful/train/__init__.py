@@ -21,7 +21,7 @@ from gainful.train.jobs import (
     Work,
 )
 from gainful.train.parity import LEAST_AGREEMENT, Parity, parity
-from gainful.train.process import fine_tune, read_prompts, sample_replies
+from gainful.train.process import fine_tune, forget_words, read_prompts, sample_replies
 
 __all__ = [
     "LEAST_AGREEMENT",
@@ -40,6 +40,7 @@ __all__ = [
     "Trained",
     "Work",
     "fine_tune",
+    "forget_words",
     "missing",
     "parity",
     "read_prompts",

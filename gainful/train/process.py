@@ -1,7 +1,8 @@
 """The parent's side: one worker process a piece of work, spoken to over pipes, its files in the user's cache.
 
 Guarantees: torch is never in this process; a work that is finished is not done again; one that was killed goes on
-where it was; two processes that ask for the same work do it once; the worker does not outlive its parent.
+where it was; two processes that ask for the same work do it once; the worker does not outlive its parent; what it was
+given to read is deleted when it ends.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from gainful.core import AdapterNotFound, JsonObject, TrainError, digest
-from gainful.models.adapters import find_adapter, keep_adapter, read_adapter
+from gainful.models.adapters import find_adapter, keep_adapter, note_cases, read_adapter, trained_on
 from gainful.models.files import cache_folder
 from gainful.models.gguf import gguf_digest
 from gainful.train.checkpoint import last_checkpoint
@@ -56,6 +57,8 @@ QUIET = {
 }
 RESULT = "trained.json"
 ANSWER = "answer.json"
+ORDER = "order.json"
+LOCK = "lock"
 LAUNCHED_AND_KILLED = "Signal 9 (SIGKILL) received by PID"  # as torchrun logs it
 LAST_WORDS = 400  # characters of a dead worker's log that its error quotes
 
@@ -95,6 +98,7 @@ def fine_tune(
                 case Ended(peak_memory_bytes=peak):
                     pass
         assert fitted is not None  # a worker that ends well has said so
+        _note_cases(folder / "adapter", work)
         adapter = read_adapter(keep_adapter(folder / "adapter"), work.base)
         trained = Trained(
             work=work.id,
@@ -110,6 +114,29 @@ def fine_tune(
             for checkpoint in folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
         return trained
+
+
+def _note_cases(folder: Path, work: Work) -> None:
+    """Write down which cases the adapter in *folder* was trained on, unless those of its start are unknown."""
+    before: frozenset[str] | None = trained_on(work.start) if work.start else frozenset()
+    if before is not None:
+        note_cases(folder, before | {one.case for one in work.material if one.case})
+
+
+def forget_words() -> None:
+    """Delete what is kept of the words of requests and replies: orders that were killed, and what was drawn and read.
+
+    What is under way at this moment is left alone.  Whoever asks for it again has it drawn and read again.
+    """
+    for kind in ("training", "answers"):
+        for lock in (cache_folder() / kind).glob(f"*/{LOCK}"):
+            with lock.open("w") as held:
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                for name in (ORDER, ANSWER):
+                    lock.with_name(name).unlink(missing_ok=True)
 
 
 def read_prompts(
@@ -241,7 +268,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the work's folder; whoever asks for the same work meanwhile waits."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = (folder / LOCK).open("w")
     except OSError as error:
         raise TrainError(
             f"{folder} cannot be written: {error.strerror}; free some space, or set XDG_CACHE_HOME to another place"
@@ -253,7 +280,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _work(order: Order, folder: Path, reward: Reward | None = None) -> Iterator[Said]:
     """Yield what the worker says while it carries out *order*; raises ``TrainError`` where it fails or dies."""
-    _write(folder / "order.json", msgspec.json.encode(order))
+    _write(folder / ORDER, msgspec.json.encode(order))
     is_local = Path(order.base).exists()
     environment = {**os.environ, **QUIET, **({"HF_HUB_OFFLINE": "1"} if is_local else {})}
     with (folder / "worker.log").open("w") as log:
@@ -289,6 +316,7 @@ def _work(order: Order, folder: Path, reward: Reward | None = None) -> Iterator[
         worker.stdout.read()  # to the end: those that it launched have gone as well, and write no more files
         worker.stdout.close()
         worker.wait()
+        (folder / ORDER).unlink(missing_ok=True)  # whoever asks again writes it again
 
 
 def _command(order: Order) -> list[str]:
@@ -319,4 +347,4 @@ def _write(path: Path, data: bytes) -> None:
         raise TrainError(f"{path} cannot be written: {error.strerror}; free some space and ask again") from error
 
 
-__all__ = ["fine_tune", "read_prompts", "sample_replies"]
+__all__ = ["fine_tune", "forget_words", "read_prompts", "sample_replies"]

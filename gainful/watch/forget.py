@@ -2,7 +2,8 @@
 
 Guarantees: no policy that carries the caller's words is in service, on its way in or held back when it loses them; each
 step follows from what the store holds, so that after ``kill -9`` the same call finishes the work.  What carries words
-is found by the cases that demos hold, so by where each learned item came from, not by looking for similar words.
+is found by the cases that demos hold and adapters were trained on, so by where each learned item came from, not by
+looking for similar words.  An adapter that was trained on a forgotten case is deleted.
 
 A receipt quotes cases and policies.  Of one that carries forgotten words the files that quote are deleted; what was
 registered, claimed and signed stays, and whoever has a copy can still verify it.  What the store itself keeps is said
@@ -19,11 +20,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from gainful.core import Case, Policy, StoreError, Value
+from gainful.core import Adapter, Case, Policy, StoreError, Value
+from gainful.learners.teaching import Taught
+from gainful.loop.journal import read_events
+from gainful.models.adapters import remove_adapter, trained_on
 from gainful.store import Forgotten, Store
 from gainful.store.store import LedgerEntry
 from gainful.tasks.split import content
+from gainful.train import forget_words
 from gainful.watch.service import Helm, read_service, service_key, watch_lease
 
 CASES = "cases.jsonl"
@@ -43,8 +49,8 @@ class Forgetting(Value, frozen=True):
     """What was removed; ``None`` where an earlier call was killed after it had removed it, uncounted.
 
     ``policies`` have lost their words, ``receipts``, by the names of their folders, the files that quote;
-    ``taken_back`` are the tasks whose champion carried words.  ``adapters`` are those of the policies that stay in
-    service: what weights have learned cannot be read out of them, so nothing of them was removed.
+    ``taken_back`` are the tasks whose champion carried words.  ``adapters`` were deleted; of those ``unknown``, which
+    stay in service, nobody has noted what they were trained on.
     """
 
     exchanges: int | None
@@ -55,14 +61,15 @@ class Forgetting(Value, frozen=True):
     receipts: tuple[str, ...] = ()
     taken_back: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def carriers(store: Store, policies: Iterable[str], case_ids: Collection[str]) -> tuple[str, ...]:
-    """Return those of *policies* that show one of the cases, which go by the ids of ``split.content`` or their own.
+    """Return those of *policies* that show or were trained on one of the cases, which go by ``split.content`` or id.
 
     A policy that has lost its words already carries none.
     """
-    return tuple(id for id in dict.fromkeys(policies) if _shows(_stored(store, id), case_ids))
+    return tuple(id for id in dict.fromkeys(policies) if _carries(_stored(store, id), case_ids))
 
 
 def forget(store: Store, key: str, tasks: Iterable[str], receipts: Path, clock: Callable[[], float]) -> Forgetting:
@@ -115,8 +122,15 @@ class _Work:
         if any(self._is_watched(task) for task in self._helms):
             time.sleep(SETTLE_S)
         stripped = tuple(_strip(receipts, self._cases))
-        removed = self._store.forget_key(self._key)
+        adapters = self._trained_on_it()
+        for adapter in adapters:
+            remove_adapter(adapter)
+        forget_words()
+        removed = self._store.forget_key(self._key, self._with_adapters(adapters))
         found = self._told(removed, stripped, tuple(heirs), was_begun=any(begun))
+        found = replace(
+            found, adapters=tuple(adapter.label for adapter in adapters), unknown=self._of_unknown_training()
+        )
         for helm in self._helms.values():
             helm.forgot({"key": self._mark, "is_done": True, **msgspec.to_builtins(found)})
         return found
@@ -146,7 +160,7 @@ class _Work:
         before = [one.policy for one in reversed(self._store.champion_history(task))]
         for id in filter(None, [former, *(one for one in before if one not in harmful)]):
             policy = _stored(self._store, id)
-            if policy is not None and not _shows(policy, self._cases):
+            if policy is not None and not _carries(policy, self._cases):
                 return id
         raise StoreError(
             f"task {task!r} has had no champion without words of key {self._key!r}; nothing was forgotten: put another "
@@ -166,14 +180,31 @@ class _Work:
     ) -> Forgetting:
         exchanges, cases, repairs, probes, policies = removed
         if was_begun and not any(removed[:4]):
-            return Forgetting(None, None, None, None, policies, receipts, taken_back, self._adapters())
-        return Forgetting(exchanges, cases, repairs, probes, policies, receipts, taken_back, self._adapters())
+            return Forgetting(None, None, None, None, policies, receipts, taken_back)
+        return Forgetting(exchanges, cases, repairs, probes, policies, receipts, taken_back)
 
-    def _adapters(self) -> tuple[str, ...]:
-        """Return what is said of the adapters of policies in service, on their way in or out."""
+    def _trained_on_it(self) -> list[Adapter]:
+        """Return the adapters that runs of this store or its policies brought, and that know the caller's words."""
+        told = (event for run in self._store.runs() for event in read_events(self._store, run.run))
+        adapters = [event.trained.adapter for event in told if isinstance(event, Taught) and event.trained]
+        adapters += [policy.adapter for policy in self._ever_seated() if policy.adapter]
+        by_digest = {adapter.sha256: adapter for adapter in adapters if self._cases & (trained_on(adapter) or set())}
+        return [by_digest[sha256] for sha256 in sorted(by_digest)]
+
+    def _with_adapters(self, adapters: Collection[Adapter]) -> list[str]:
+        """Return the policies that have one of *adapters*."""
+        return sorted({policy.id for policy in self._ever_seated() if policy.adapter in adapters})
+
+    def _ever_seated(self) -> list[Policy]:
+        ids = {one.policy for task in self._helms for one in self._store.champion_history(task)}
+        ids |= {id for task in self._helms for id in self._seated(task)}
+        return [policy for id in sorted(ids) if (policy := _stored(self._store, id)) is not None]
+
+    def _of_unknown_training(self) -> tuple[str, ...]:
+        """Return the adapters in service, on their way in or out, of which nobody knows what they were trained on."""
         seated = {id for task in self._helms for id in self._seated(task)}
-        policies = [_stored(self._store, id) for id in seated]
-        return tuple(sorted({policy.adapter.label for policy in policies if policy and policy.adapter}))
+        adapters = [policy.adapter for id in seated if (policy := _stored(self._store, id)) and policy.adapter]
+        return tuple(sorted({adapter.label for adapter in adapters if trained_on(adapter) is None}))
 
 
 def _stored(store: Store, id: str) -> Policy | None:
@@ -182,6 +213,12 @@ def _stored(store: Store, id: str) -> Policy | None:
         return store.policy(id)
     except StoreError:
         return None
+
+
+def _carries(policy: Policy | None, case_ids: Collection[str]) -> bool:
+    if policy is None or policy.adapter is None:
+        return _shows(policy, case_ids)
+    return _shows(policy, case_ids) or not (trained_on(policy.adapter) or frozenset()).isdisjoint(case_ids)
 
 
 def _shows(policy: Policy | None, case_ids: Collection[str]) -> bool:
