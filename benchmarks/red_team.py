@@ -202,9 +202,10 @@ class Team:
         )
 
     def _run(self, task: Task) -> Run:
-        free = self._store.count_banked(task.name, "held-out", only_targets=True)
+        began = {run.run: run.spec for run in self._store.runs()}.get(task.name)  # before cases were opened for it
+        free = int(began["free"]) if began else self._store.count_banked(task.name, "held-out", only_targets=True)
         self._store.put_policy(BASELINE)
-        self._store.start_run(task.name, task.name, {})
+        self._store.start_run(task.name, task.name, {"free": free})
         return Run(
             task=task,
             champion=BASELINE,

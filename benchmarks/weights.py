@@ -3,8 +3,8 @@
 Five tasks of reasoning-gym, the embedded model, the product's own loop with ``--weights``.  Evaluated on cases that
 were fixed first and whose questions are never sampled: the untouched model, the best policy before any training (which
 shows own verified answers as demos), and each adapter, asked the bare question; strictly (the reply is the answer) and
-leniently (the last number or word of the reply is it).  Beside it the same with the replies shuffled over all lessons,
-and the best constant answer.
+leniently (the last number or word of the reply is it).  Beside it the same with the replies shuffled within each kind
+of question, and the best constant answer.
 
 What has finished lies in out/weights and is not run again.
 
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--cases", type=int, default=400, help="practice cases sampled a training")
-    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=24, help="of a case of which nothing came right at first")
     parser.add_argument("--train-minutes", type=float, default=5.0)
     parser.add_argument("--shuffled", action="store_true")
     chosen = parser.parse_args()

@@ -1,14 +1,13 @@
 """Each way of learning weights at equal minutes on one core, from the same start, beside TRL's plain GRPO.
 
 The start is an adapter after one round of rejection sampling, for from the untouched model nearly no sample is right
-and there is nothing to reward: samples under a prompt that shows one solved practice case of each gym, and a bare
-student trained on those that are right.  Making it is not counted.  From there each of ours takes rounds until its
-minutes are over: sample the next practice cases, choose what to learn, train, go on from there; ``rejection``,
-``preferences`` and ``rewards`` with the recipes that the product uses.  TRL's own trainer gets the same prompts, the
-same reward and the same start, as its guide to LoRA says: ``GRPOConfig`` with its defaults and a learning rate of
-1e-5; replies are cut where the task cuts them, in place of 512 tokens.  A second row gives it its best: only prompts
-whose samples are both right and wrong (that sampling, by our sampler, is in its minutes), with the learning rate and
-the batch that ours has, and without gradient checkpointing.
+and there is nothing to reward: samples beside examples, of which the first are one solved practice case of each gym,
+and a bare student trained on those that are right.  Making it is not counted.  From there each of ours takes rounds
+until its minutes are over, ``rejection``, ``preferences`` and ``rewards``, with the product's own learner and recipes.
+TRL's own trainer gets the same prompts, the same reward and the same start, as its guide to LoRA says: ``GRPOConfig``
+with its defaults and a learning rate of 1e-5; replies are cut where the task cuts them, in place of 512 tokens.  A
+second row gives it its best: only prompts whose samples are both right and wrong (that sampling, by our sampler, is in
+its minutes), with the learning rate and the batch that ours has, and without gradient checkpointing.
 
 All minutes count by the clock, with what programs take to start, so that the machine must be quiet: the share of a core
 that each really had is in the figures.  What is evaluated was fixed first and is never sampled: greedy answers of the
@@ -24,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
@@ -46,10 +46,9 @@ from weights import graded
 
 from gainful.answers.extract import extract
 from gainful.answers.prompt import request
-from gainful.core import Adapter, Answer, Attempt, Case, Demo, Format, JsonObject, Policy, Rollout
-from gainful.learners.lessons import choose, pairs
-from gainful.learners.teaching import Method, Teaching
-from gainful.learners.weights import RECIPES
+from gainful.core import Answer, Attempt, Case, Evidence, Format, JsonObject, Policy, Rollout
+from gainful.learners.teaching import Method, Taught, Teaching, Vetting
+from gainful.learners.weights import RECIPES, Course
 from gainful.loop.workshop import GUARD_TOKENS, unrelated
 from gainful.models import connect
 from gainful.models.adapters import find_adapter, keep_adapter, read_adapter
@@ -59,10 +58,7 @@ from gainful.tasks import Task
 from gainful.train import (
     Lesson,
     Limits,
-    Material,
-    Preference,
     Progress,
-    Question,
     Sampling,
     Trained,
     Work,
@@ -91,6 +87,7 @@ NAMES = {
 START_MINUTES = 30.0  # at most; it is not counted
 START_S = 9.0  # a trainer imports and loads before its own clock begins, and writes files after it
 HOW = Teaching()
+MANY = 1_000_000  # rounds: more than there is time for
 
 
 class Place(NamedTuple):
@@ -116,12 +113,17 @@ class Spent:
     memory_mb: float = 0.0
 
 
-class Bench:
-    """The room's own functions, with a clock beside them."""
+class Over(Exception):
+    """The minutes are over; or a course has come to its end, where nothing is vetted."""
 
-    def __init__(self, place: Place, task: Task) -> None:
+
+class Bench:
+    """The house that the product's learner works in here, with a clock: ``Workshop`` of ``learners.teaching``."""
+
+    def __init__(self, place: Place, task: Task, policy: Policy) -> None:
         self.task, self.place, self.spent = task, place, Spent()
-        self.base_digest = gguf_digest(place.base)
+        self.learned = policy
+        self.base = gguf_digest(place.base)
         self._began_s = time.monotonic()
         self._cases = {case.id: case for case in task.practice}
         self._check = OfFive()
@@ -133,14 +135,21 @@ class Bench:
     def asked(self, policy: Policy, case: Case) -> tuple[JsonObject, ...]:
         return tuple(request(policy, case, self.task.kind)["messages"])
 
-    def sample(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
-        """Answer *cases* at random, as often and as warm as the product does."""
+    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: int, temperature: float) -> list[Rollout]:
+        """Answer each case at random."""
+        if self.left_s < 2 * START_S:
+            raise Over
         began_s = time.monotonic()
-        folder = find_adapter(policy.adapter) if policy.adapter else None
-        how = Sampling(HOW.samples, HOW.temperature, policy.max_tokens, self.place.seed)
-        drawn = sample_replies(folder, self.place.base, [self.asked(policy, case) for case in cases], how)
+        first, _ = asked[0]
+        folder = find_adapter(first.adapter) if first.adapter else None
+        how = Sampling(samples, temperature, first.max_tokens, self.place.seed)
+        drawn = sample_replies(folder, self.place.base, [self.asked(*one) for one in asked], how)
         self.spent.sampling_s += time.monotonic() - began_s
-        return [self._judged(case, policy, replies) for case, replies in zip(cases, drawn, strict=True)]
+        return [self._judged(case, policy, replies) for (policy, case), replies in zip(asked, drawn, strict=True)]
+
+    async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
+        """Refuse: no method here learns from what a policy says in service."""
+        raise NotImplementedError
 
     def worth(self, case: Case, reply: str) -> tuple[Answer, float]:
         """Return a reply as the task reads it, and what it is worth."""
@@ -153,19 +162,7 @@ class Bench:
         worths = [self.worth(case, reply) for reply in replies]
         return Rollout(case, tuple(Attempt(case.id, policy.id, answer, score=score) for answer, score in worths))
 
-    def material(self, method: Method, student: Policy, rollouts: Sequence[Rollout]) -> tuple[Material, ...]:
-        """Return what *method* learns from, as ``learners.weights`` makes it of the same rollouts."""
-        if method == "preferences":
-            found = pairs(rollouts, _reply, HOW.choosing.per_case, self.place.seed)
-            return tuple(Preference(self.asked(student, case), right, wrong, case.id) for case, right, wrong in found)
-        if method == "rewards":
-            mixed = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
-            return tuple(Question(self.asked(student, case), case.id, student.max_tokens) for case in mixed)
-        chosen = choose(rollouts, _reply, HOW.choosing, self.place.seed)
-        lessons = tuple(Lesson(self.asked(student, one.case), one.reply, one.case.id) for one in chosen)
-        return (*lessons, *self.rehearsal())
-
-    def rehearsal(self) -> list[Lesson]:
+    async def rehearsal(self) -> list[Lesson]:
         """Return what the base itself says to everyday prompts, as the product has it learned along."""
         began_s = time.monotonic()
         prompts: list[list[JsonObject]] = [[{"role": "user", "content": words}] for words in unrelated()[::2]]
@@ -173,7 +170,7 @@ class Bench:
         self.spent.sampling_s += time.monotonic() - began_s
         return [Lesson(tuple(prompt), reply) for prompt, (reply,) in zip(prompts, drawn, strict=True) if reply.strip()]
 
-    def train(self, method: Method, material: tuple[Material, ...], start: Adapter | None) -> Trained:
+    async def train(self, work: Work, student: Policy) -> Trained:
         """Train for as long as is left; what GRPO samples meanwhile counts as sampling."""
         steps, now_s, sampling_s = 0, time.monotonic(), 0.0
 
@@ -188,13 +185,32 @@ class Bench:
             nonlocal now_s, steps
             steps, now_s = progress.step, time.monotonic()
 
-        work = Work(self.base_digest, material, RECIPES[method], start, self.place.seed)
+        if self.left_s < START_S:
+            raise Over
         minutes = max(1.0, self.left_s - START_S) / 60
         trained = fine_tune(work, self.place.base, Limits(minutes), watch=watch, reward=reward)
         self.spent.steps += len(trained.steps)
         self.spent.sampling_s += sampling_s
         self.spent.training_s += trained.seconds - sampling_s
+        self.spent.rounds += 1
+        if trained.stopped != "time" or work.start is not None:  # one from the base is worth nothing half-way
+            self.learned = msgspec.structs.replace(student, adapter=trained.adapter)
         return trained
+
+    async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
+        """Go no further."""
+        raise Over
+
+    def tell(self, taught: Taught) -> None:
+        """Say what came of a training."""
+        print(f"{self.place.minutes - self.left_s / 60:.1f} min: {taught.counts}", file=sys.stderr, flush=True)
+
+    def take(self, method: Method, evidence: Evidence, cases: int, rounds: int) -> Policy:
+        """Let the product's learner work until the minutes are over."""
+        teaching = Teaching(cases=cases, rounds=rounds)
+        with contextlib.suppress(Over):
+            asyncio.run(Course("weights", method, self, teaching, evidence).take(self.learned))
+        return self.learned
 
     def finished(self) -> Spent:
         """Return what was spent, with what all processes below this one took."""
@@ -209,49 +225,37 @@ Learned: TypeAlias = tuple[Policy, Spent]
 
 
 def begin(place: Place) -> Learned:
-    """Return the policy that all begin from."""
-    bench = Bench(place, the_task(place.seed)[0])
-    practice = shuffled(bench.task, "start")
-    firsts = {gym_of(case): case for case in practice}.values()
-    demos = tuple(Demo(case=msgspec.structs.replace(case, target=None), value=case.target) for case in firsts)
-    teacher = msgspec.structs.replace(bench.task.baseline, demos=demos, format=Format(turns=True))
-    cases = [case for case in practice if case not in firsts][: 2 * place.cases]
-    rollouts = bench.sample(teacher, cases)
-    material = bench.material("rejection", bench.task.baseline, rollouts)
-    trained = bench.train("rejection", material, None)
-    return msgspec.structs.replace(bench.task.baseline, adapter=trained.adapter), bench.finished()
+    """Return the policy that all begin from: one round, which is shown one solved case of each gym."""
+    task, _ = the_task(place.seed)
+    bench, practice = Bench(place, task, task.baseline), shuffled(task, "start")
+    firsts = tuple({gym_of(case): case for case in practice}.values())
+    right = tuple(Attempt(case.id, "", Answer(text=case.target, value=case.target), score=1.0) for case in firsts)
+    left = tuple(case for case in practice if case not in firsts)
+    evidence = Evidence(task.kind, firsts, right, place.seed, left)
+    return bench.take("rejection", evidence, 2 * place.cases, rounds=1), bench.finished()
 
 
 def ours(method: Method, place: Place, policy: Policy) -> Learned:
-    """Take rounds of one of our methods until there is no time for another like the last one."""
-    bench = Bench(place, the_task(place.seed)[0])
-    practice, took_s = shuffled(bench.task, "rounds"), 0.0
-    while bench.left_s > max(took_s / 2, 2 * START_S):
-        began_s, first = time.monotonic(), bench.spent.rounds * place.cases
-        cases = [practice[number % len(practice)] for number in range(first, first + place.cases)]
-        material = bench.material(method, policy, bench.sample(policy, cases))
-        if bench.left_s < START_S:
-            break
-        if material:
-            trained = bench.train(method, material, policy.adapter)
-            policy = msgspec.structs.replace(policy, adapter=trained.adapter)
-        bench.spent.rounds += 1
-        took_s = time.monotonic() - began_s
-    return policy, bench.finished()
+    """Take rounds of one of our methods until its minutes are over."""
+    task, _ = the_task(place.seed)
+    bench = Bench(place, task, policy)
+    evidence = Evidence(task.kind, (), (), place.seed, tuple(shuffled(task, "rounds")))
+    return bench.take(method, evidence, place.cases, rounds=MANY), bench.finished()
 
 
 def trls(settings: JsonObject, place: Place, policy: Policy, *, mixed: bool) -> Learned:
     """Let TRL's own trainer have the minutes, on all prompts or on those that the start answers both ways."""
     assert policy.adapter is not None
-    bench = Bench(place, the_task(place.seed)[0])
-    cases = shuffled(bench.task, "rounds")
+    task, _ = the_task(place.seed)
+    bench, cases = Bench(place, task, policy), shuffled(task, "rounds")
     if mixed:
-        rollouts = bench.sample(policy, cases[: 2 * place.cases])
+        asked = [(policy, case) for case in cases[: 2 * place.cases]]
+        rollouts = asyncio.run(bench.sample(asked, HOW.samples, HOW.temperature))
         cases = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
     if not cases:
         raise SystemExit(f"the start answers none of {2 * place.cases} cases both ways; give more --cases")
     order = {
-        "source": str(cache_folder() / "bases" / bench.base_digest[:16]),  # the start's training has left it there
+        "source": str(cache_folder() / "bases" / bench.base[:16]),  # the start's training has left it there
         "base": str(place.base),
         "adapter": str(find_adapter(policy.adapter)),
         "prompts": [bench.asked(policy, case) for case in cases],
@@ -268,12 +272,8 @@ def trls(settings: JsonObject, place: Place, policy: Policy, *, mixed: bool) -> 
     spent = bench.finished()
     spent.steps, spent.training_s = told["steps"], told["training_s"]
     spent.sampling_s += told["sampling_s"]
-    adapter = read_adapter(keep_adapter(place.scratch / "adapter"), bench.base_digest)
+    adapter = read_adapter(keep_adapter(place.scratch / "adapter"), bench.base)
     return msgspec.structs.replace(policy, adapter=adapter), spent
-
-
-def _reply(case: Case, attempt: Attempt) -> str:
-    return attempt.answer.text.strip()
 
 
 def the_task(seed: int) -> tuple[Task, tuple[Case, ...]]:
