@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -43,6 +43,7 @@ from gainful.report.page import write_page
 from gainful.report.terminal import Terminal
 from gainful.store import open_store, store_file
 from gainful.tasks import TEMPLATE, load
+from gainful.train import processes
 from gainful.watch.service import read_service
 
 DEMO_TASK = "bfcl:simple_python"
@@ -137,16 +138,28 @@ def improve(
     train_base: Annotated[
         str | None, typer.Option(help="The weights of a served model: a folder, or on the hub.")
     ] = None,
+    train_method: Annotated[
+        Literal["rejection", "preferences", "rewards"],
+        typer.Option(help="Learn from right answers, from right against wrong ones, or by reward."),
+    ] = "rejection",
+    train_launch: Annotated[
+        str | None, typer.Option(help="Train in several processes: what `accelerate launch` is told, or ray:WORKERS.")
+    ] = None,
     cheaper: Annotated[bool, typer.Option("--cheaper", help="Look for fewer tokens at the same quality.")] = False,
     margin: Annotated[float, typer.Option(help="By how much a cheaper policy may be worse.")] = Cheaper().margin,
     as_json: JsonOption = False,
 ) -> None:
     """Search for a better policy; promote it if it is proven."""
-    memory = None if train_memory is None else int(train_memory * 1e9)
-    methods: tuple[Method, ...] = ("distillation",) if cheaper else ("rejection",)
-    teaching = Teaching(methods, minutes=train_minutes, memory_bytes=memory, base=train_base) if weights else None
+    methods: tuple[Method, ...] = ("distillation",) if cheaper else (train_method,)
+    teaching = Teaching(
+        methods,
+        minutes=train_minutes,
+        memory_bytes=None if train_memory is None else int(train_memory * 1e9),
+        processes=None if train_launch is None else processes(train_launch),
+        base=train_base,
+    )
     goal = Cheaper(margin=margin) if cheaper else None
-    settings = Settings(seed=seed, budget_calls=budget, teaching=teaching, cheaper=goal)
+    settings = Settings(seed=seed, budget_calls=budget, teaching=teaching if weights else None, cheaper=goal)
     _improve(task, model, store or session.default_store(), settings, minutes, as_json)
 
 

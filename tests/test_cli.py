@@ -108,6 +108,7 @@ def test_init_writes_a_task_that_loads(shell: Shell) -> None:
         (("improve", "tasks.py:absent"), "absent"),
         (("improve", "tasks.py:task", "--model", "claude"), "unknown model 'claude'"),
         (("improve", "tasks.py:task", "--model", "gguf:tasks.py"), "tasks.py"),
+        (("improve", "tasks.py:task", "--weights", "--train-launch", "ray:many"), "give ray:WORKERS"),
         (("verify", "nowhere"), "nowhere"),
         (("report", "abcdef12", "--store", "nowhere.db"), "there is no store"),
         (("report",), "report was given no run"),

@@ -204,6 +204,22 @@ async def test_preferences_set_right_against_wrong_and_rewards_ask_the_checks(tm
     assert trainer.worth == [0.0] * len(rewards.material)
 
 
+@pytest.mark.parametrize(("method", "trainer"), [("preferences", "dpo"), ("rewards", "grpo")])
+async def test_preferences_and_rewards_begin_with_lessons_and_go_on_from_the_adapter(
+    tmp_path: Path, method: Literal["preferences", "rewards"], trainer: str
+) -> None:
+    def half(body: JsonObject, sample: int) -> str:
+        a, b = numbers(body)
+        return call(a, b) if sample % 2 else "The sum is easily found."
+
+    scripted_trainer = ScriptedTrainer(answer=half)
+    await run(tmp_path, scripted_trainer, replace(TEACHING, methods=(method,), rounds=3))
+
+    works = scripted_trainer.works[:3]
+    assert [work.recipe.method for work in works] == ["sft", trainer, trainer]
+    assert [work.start for work in works] == [None, ADAPTER, ADAPTER]
+
+
 async def test_the_control_gives_every_lesson_another_ones_reply(tmp_path: Path) -> None:
     plain, control = ScriptedTrainer(), ScriptedTrainer()
 

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from gainful.core import Case, Policy, Rollout, Value
 from gainful.learners.lessons import Choosing, Counts
-from gainful.train import Lesson, Parity, Recipe, Trained, Work
+from gainful.train import Lesson, Parity, Processes, Recipe, Trained, Work
 
 Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
 
@@ -20,9 +20,9 @@ class Teaching(Value, frozen=True):
     ``temperature``, and those of which nothing came right ``samples`` times: many samples of a case cost little more
     than a few, since its prompt is read once, and it is the hard cases that they solve.  ``least`` lessons or pairs are
     needed to begin.  ``start``: whether a training goes on from the last adapter, or begins from the base again with
-    the lessons of all rounds (rejection alone).  Training ends after ``minutes`` with
-    what it has, and does not begin where it needs more than ``memory_bytes`` (``None``: than there is).  ``base`` names
-    the weights of a model that a server serves: a folder, or a model on the hub.  ``shuffled`` gives every lesson
+    the lessons of all rounds (rejection alone).  Training ends after ``minutes`` with what it has, and does not begin
+    where it needs more than ``memory_bytes`` (``None``: than there is); several ``processes`` may share it.  ``base``
+    names the weights of a model that a server serves: a folder, or a model on the hub.  ``shuffled`` gives every lesson
     the reply of another one of its kind, a control that shows what format alone is worth.
     """
 
@@ -38,6 +38,7 @@ class Teaching(Value, frozen=True):
     recipe: Recipe | None = None
     minutes: float = 30.0
     memory_bytes: int | None = None
+    processes: Processes | None = None
     base: str | None = None
     shuffled: bool = False
 

@@ -4,7 +4,8 @@ The head answers practice cases many times at random; what the checks pass is ch
 another process (``gainful.train``), and comes back as an adapter on the head's policy.  After several rounds, each
 sampled under the student of the last, it races like any other proposal: that a loss fell is no evidence of anything.
 Each training begins from the base, with what came right in all rounds (as in Singh et al. 2023, Beyond human data,
-arXiv 2312.06585, section 3): a student that is trained on and on forgets what its first lessons taught.
+arXiv 2312.06585, section 3): a student that is trained on and on forgets what its first lessons taught.  Preferences
+and rewards go on from the last adapter, and begin with a round of lessons where there is none.
 
 The student is asked with a short prompt: the head's without its demos.  So one training does two things at once, it
 learns from what was verified and it takes in what the long prompt said (context distillation, Snell et al. 2022,
@@ -113,30 +114,31 @@ class Course:
 
     async def _round(self, head: Policy, number: int) -> tuple[Taught, Policy | None]:
         """Answer and train once; return what came of it, and the student where there was enough to learn from."""
-        teaching, seed = self._teaching, self._evidence.seed
+        teaching, seed, method = self._teaching, self._evidence.seed, self._method_for(head)
+        is_pooled = method == "rejection" and teaching.start == "base"
         teachers, rollouts = await self._answered(head, self._draw(head, number))
         self._shown |= {kind: teachers.under(kind).demos for kind in {OTHER, *self._kinds.values()}}
         all_rollouts = [*self._solved.values(), *rollouts]
-        if self._is_pooled:
+        if is_pooled:
             self._solved |= {rollout.case.id: rollout for rollout in rollouts if rollout.verified}
         chosen = choose(all_rollouts, _reply, teaching.choosing, seed, self._kinds)
         counts = count(rollouts, chosen, self._shown)
         student = self._student(head, teachers)
-        material = self._material(student, all_rollouts, chosen)
-        taught = Taught(learner=self._learner, method=self._method, counts=counts, material=len(material))
+        material = self._material(method, student, all_rollouts, chosen)
+        taught = Taught(learner=self._learner, method=method, counts=counts, material=len(material))
         if len(material) < teaching.least or not counts.verified:
-            return replace(taught, refused=_too_few(self._method, counts, len(material), teaching.least)), None
-        recipe = teaching.recipe or RECIPES[self._method]
+            return replace(taught, refused=_too_few(method, counts, len(material), teaching.least)), None
+        recipe = teaching.recipe or RECIPES[method]
         if recipe.method == "sft":
             material = (*material, *await self._workshop.rehearsal())
-        start = None if self._is_pooled else head.adapter
+        start = None if is_pooled else head.adapter
         trained = await self._workshop.train(Work(self._workshop.base, material, recipe, start, seed), student)
         return replace(taught, trained=trained), replace(student, adapter=trained.adapter)
 
-    @property
-    def _is_pooled(self) -> bool:
-        """Whether each training begins anew, with the lessons of all rounds."""
-        return self._method == "rejection" and self._teaching.start == "base"
+    def _method_for(self, head: Policy) -> Method:
+        """Return how *head* is taught: who has learned nothing yet has few answers to prefer or to reward."""
+        is_first = head.adapter is None and self._method in ("preferences", "rewards") and self._teaching.rounds > 1
+        return "rejection" if is_first else self._method
 
     def _draw(self, head: Policy, number: int) -> list[Case]:
         """Return practice cases, drawn anew in each round, that no earlier one has lessons of; alike ones together."""
@@ -194,14 +196,16 @@ class Course:
             student = replace(student, demos=(), format=replace(student.format, turns=False))
         return replace(student, instructions="") if self._method == "distillation" else student
 
-    def _material(self, student: Policy, rollouts: Sequence[Rollout], chosen: Sequence[Chosen]) -> tuple[Material, ...]:
+    def _material(
+        self, method: Method, student: Policy, rollouts: Sequence[Rollout], chosen: Sequence[Chosen]
+    ) -> tuple[Material, ...]:
         """Return what the method trains on: the student's requests, with replies that the checks have judged."""
         evidence = self._evidence
 
         def asked(case: Case) -> tuple[JsonObject, ...]:
             return tuple(request(student, case, evidence.kind)["messages"])
 
-        match self._method:
+        match method:
             case "rejection" | "distillation":
                 if self._teaching.shuffled:
                     chosen = shuffle_replies(chosen, evidence.seed)

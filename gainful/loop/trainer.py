@@ -111,4 +111,4 @@ def trainer_for(task: Task, model: Model, teaching: Teaching | None) -> Trainer 
         )
     if lack := missing():
         raise TrainError(lack)
-    return BaseTrainer(base, Limits(teaching.minutes, teaching.memory_bytes))
+    return BaseTrainer(base, Limits(teaching.minutes, teaching.memory_bytes, teaching.processes))

@@ -12,6 +12,7 @@ from gainful.train.jobs import (
     Material,
     OnRay,
     Preference,
+    Processes,
     Progress,
     Question,
     Reading,
@@ -19,6 +20,7 @@ from gainful.train.jobs import (
     Sampling,
     Trained,
     Work,
+    processes,
 )
 from gainful.train.parity import LEAST_AGREEMENT, Parity, parity
 from gainful.train.process import fine_tune, forget_words, read_prompts, sample_replies
@@ -32,6 +34,7 @@ __all__ = [
     "OnRay",
     "Parity",
     "Preference",
+    "Processes",
     "Progress",
     "Question",
     "Reading",
@@ -43,6 +46,7 @@ __all__ = [
     "forget_words",
     "missing",
     "parity",
+    "processes",
     "read_prompts",
     "sample_replies",
 ]

@@ -6,10 +6,11 @@ checkpoint and its result: a process that was killed is asked the same again and
 
 from __future__ import annotations
 
+import shlex
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from gainful.core import Adapter, JsonObject, Value, digest
+from gainful.core import Adapter, JsonObject, TrainError, Value, digest
 
 
 class Lesson(Value, frozen=True, tag="lesson"):
@@ -107,6 +108,22 @@ class OnRay(Value, frozen=True, tag="ray"):
 
 
 Processes: TypeAlias = Launched | OnRay
+
+
+def processes(words: str) -> Processes:
+    """Return what *words* ask for: ``ray:WORKERS``, or the arguments of ``accelerate launch``; raises ``TrainError``.
+
+    >>> processes("--config_file fsdp.yaml"), processes("ray:4")
+    (Launched(arguments=('--config_file', 'fsdp.yaml')), OnRay(workers=4))
+    """
+    try:
+        if not words.startswith("ray:"):
+            return Launched(tuple(shlex.split(words)))
+        return OnRay(int(words.removeprefix("ray:")))
+    except ValueError as error:
+        raise TrainError(
+            f"{words!r} starts no training: {error}; give ray:WORKERS, or arguments as for `accelerate launch`"
+        ) from None
 
 
 class Limits(Value, frozen=True):
