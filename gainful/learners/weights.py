@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,6 +50,7 @@ WORDS: dict[Method, str] = {
 }
 PILOT = 60  # cases that are answered first, a quarter of all at most, to see under which policies to sample the rest
 TRIED = 8  # samples of a case at first, before those of which none was right are asked on
+MOST_OF_A_KIND = 2.0  # times its even share of the cases: a kind that never comes right leaves some to the others
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Course:
         self._kinds = kinds((*evidence.cases, *evidence.practice))
         self._solved: dict[str, Rollout] = {}  # in earlier rounds
         self._shown: dict[int, tuple[Demo, ...]] = {}
+        self._asked, self._right = Counter[int](), Counter[int]()  # cases of each kind, in earlier rounds
 
     async def take(self, head: Policy) -> Policy | None:
         """Train as often as the teaching says, each time on what the last student answers; vet the last one alone.
@@ -118,6 +121,8 @@ class Course:
         is_pooled = method == "rejection" and teaching.start == "base"
         teachers, rollouts = await self._answered(head, self._draw(head, number))
         self._shown |= {kind: teachers.under(kind).demos for kind in {OTHER, *self._kinds.values()}}
+        self._asked.update(self._kind(rollout.case) for rollout in rollouts)
+        self._right.update(self._kind(rollout.case) for rollout in rollouts if rollout.verified)
         all_rollouts = [*self._solved.values(), *rollouts]
         if is_pooled:
             self._solved |= {rollout.case.id: rollout for rollout in rollouts if rollout.verified}
@@ -141,10 +146,19 @@ class Course:
         return "rejection" if is_first else self._method
 
     def _draw(self, head: Policy, number: int) -> list[Case]:
-        """Return practice cases, drawn anew in each round, that no earlier one has lessons of; alike ones together."""
+        """Return practice cases, drawn anew in each round, that no earlier one has lessons of; alike ones together.
+
+        Of a kind that comes right half as often there are twice as many, so that all come to as many lessons.
+        """
         draw = random.Random(f"{self._evidence.seed} {head.id} {number}")
-        left = [case for case in self._evidence.practice if case.id not in self._solved]
-        return sorted(draw.sample(left, min(self._teaching.cases, len(left))), key=self._kind)
+        left: dict[int, list[Case]] = {}
+        for case in self._evidence.practice:
+            if case.id not in self._solved:
+                left.setdefault(self._kind(case), []).append(case)
+        size = min(self._teaching.cases, sum(map(len, left.values())))
+        hardness = {kind: (self._asked[kind] + 2) / (self._right[kind] + 1) for kind in sorted(left)}
+        sizes = shares(size, {kind: (hardness[kind], len(left[kind])) for kind in hardness})
+        return [case for kind in hardness for case in draw.sample(left[kind], sizes[kind])]
 
     def _kind(self, case: Case) -> int:
         return self._kinds.get(case.id, OTHER)
@@ -216,6 +230,22 @@ class Course:
             case "rewards":
                 mixed = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
                 return tuple(Question(asked(case), case.id, student.max_tokens) for case in mixed)
+
+
+def shares(size: int, parts: Mapping[int, tuple[float, int]]) -> dict[int, int]:
+    """Divide *size* among *parts*, each by its weight, but for no more than it has or twice its even share.
+
+    What one cannot take the others do.
+
+    >>> shares(40, {1: (1.0, 99), 2: (2.0, 99), 3: (9.0, 99), 4: (1.0, 3)})
+    {1: 6, 2: 11, 3: 20, 4: 3}
+    """
+    most = {part: min(has, math.ceil(MOST_OF_A_KIND * size / len(parts))) for part, (_, has) in parts.items()}
+    found = dict.fromkeys(parts, 0)
+    for _ in range(min(size, sum(most.values()))):  # one by one to whoever has least for its weight
+        part = min((p for p in parts if found[p] < most[p]), key=lambda p: (found[p] + 1) / parts[p][0])
+        found[part] += 1
+    return found
 
 
 def shuffle_replies(chosen: Sequence[Chosen], seed: int) -> list[Chosen]:
