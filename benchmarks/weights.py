@@ -111,7 +111,11 @@ def one_seed(seed: int, chosen: argparse.Namespace) -> Run:
         return dict(json.loads(finished.read_text()))
     task, cases = five_gyms(DEV, PRACTICE, EVALUATED, seed)
     teaching = Teaching(
-        cases=chosen.cases, samples=chosen.samples, minutes=chosen.train_minutes, shuffled=chosen.shuffled
+        rounds=chosen.trainings,
+        cases=chosen.cases,
+        samples=chosen.samples,
+        minutes=chosen.train_minutes,
+        shuffled=chosen.shuffled,
     )
     settings = Settings(
         seed=seed, rounds=chosen.rounds, halving=Halving((10, 30, 60)), fresh_cases=300, teaching=teaching
@@ -167,6 +171,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--trainings", type=int, default=Teaching().rounds, help="before an adapter races")
     parser.add_argument("--cases", type=int, default=400, help="practice cases sampled a training")
     parser.add_argument("--samples", type=int, default=24, help="of a case of which nothing came right at first")
     parser.add_argument("--train-minutes", type=float, default=5.0)
