@@ -29,7 +29,8 @@ from weights import graded
 from workbench import Bench, Place
 
 from gainful.core import Answer, Attempt, Evidence, JsonObject, Policy
-from gainful.loop.workshop import GUARD_TOKENS, unrelated
+from gainful.loop.everyday import unrelated
+from gainful.loop.workshop import GUARD_TOKENS
 from gainful.models import connect
 from gainful.models.adapters import find_adapter
 from gainful.train import Sampling, read_prompts, sample_replies

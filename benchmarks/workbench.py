@@ -20,7 +20,8 @@ from gainful.answers.prompt import request
 from gainful.core import Answer, Attempt, Case, Evidence, Format, JsonObject, Policy, Rollout
 from gainful.learners.teaching import Method, Taught, Teaching, Vetting
 from gainful.learners.weights import Course
-from gainful.loop.workshop import GUARD_TOKENS, unrelated
+from gainful.loop.everyday import unrelated
+from gainful.loop.workshop import GUARD_TOKENS
 from gainful.models.adapters import find_adapter
 from gainful.models.gguf import gguf_digest
 from gainful.tasks import Task

@@ -18,9 +18,9 @@ from gainful.learners.teaching import Taught, Teaching
 from gainful.loop import improve as improving
 from gainful.loop import session
 from gainful.loop.events import Event, Finished, Proposed, Unconfirmed
+from gainful.loop.everyday import facts, unrelated
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run
-from gainful.loop.workshop import unrelated
 from gainful.models import ScriptedModel
 from gainful.report.training import facts as training_facts
 from gainful.store import MemoModel, SQLiteStore
@@ -157,6 +157,28 @@ async def test_an_adapter_that_is_not_what_was_trained_or_harms_elsewhere_may_no
     assert told.trained is not None
     assert not any(isinstance(event, Proposed) for event in events)
     assert isinstance(events[-2], Unconfirmed)
+
+
+async def test_an_adapter_with_which_everyday_facts_are_forgotten_may_not_race(tmp_path: Path) -> None:
+    """The base knows all of them, and with the adapter one in eight no more."""
+    known = {fact.question: fact.words.pattern.split("(?:")[1].split("|")[0].rstrip(")") for fact in facts()}
+
+    def forgets(body: JsonObject, sample: int) -> str:
+        question = str(body["messages"][-1]["content"])
+        if question not in known:
+            return talks_until_trained(body, sample)
+        is_lost = "adapter" in body and list(known).index(question) % 8 == 0
+        return "Nobody knows." if is_lost else f"That is {known[question]}."
+
+    events = await run(tmp_path, ScriptedTrainer(), model=scripted(forgets))
+
+    told = taught(events)
+    assert "everyday facts may be known no more where 10 are allowed" in told.refused
+    assert told.vetting is not None
+    assert (told.vetting.facts, round(told.vetting.facts_change, 2)) == (1.0, -0.13)
+    assert ("everyday facts", "the base knows 100 %, with the adapter 87 % (-25 points at worst)") in training_facts(
+        told
+    )
 
 
 async def test_an_adapter_that_changes_no_answer_may_not_race(tmp_path: Path) -> None:

@@ -48,14 +48,18 @@ class Vetting(Value, frozen=True):
 
     ``parity`` is how far trainer and server agree; ``changed`` the share in [0, 1] of its prompts that the adapter
     answers otherwise than its base.  ``guard`` is the mean change of log-likelihood a token, in nats, of the base's
-    replies to unrelated prompts, with its lower bound ``guard_low``.  ``refused`` says why it may not race; empty where
-    it may.
+    replies to unrelated prompts, with its lower bound ``guard_low``.  Of everyday facts the base knows the share
+    ``facts`` (``None``: not asked), by which ``facts_change`` is more with the adapter, by ``facts_low`` at worst.
+    ``refused`` says why it may not race; empty where it may.
     """
 
     parity: Parity
     changed: float
     guard: float
     guard_low: float
+    facts: float | None = None
+    facts_change: float = 0.0
+    facts_low: float = 0.0
     refused: str = ""
 
 

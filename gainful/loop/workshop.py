@@ -2,14 +2,14 @@
 
 Guarantees: every call is remembered, so that a killed run samples nothing twice; a training is named by its work, so
 that it goes on from its checkpoint; nothing held out is in reach.  An adapter may race only where trainer and server
-agree on nearly all greedy answers (what is trained is what is served), where it answers something
-otherwise than its base, and where what the base says to unrelated prompts has not become less likely by ``HARM``.
+agree on nearly all greedy answers (what is trained is what is served), where it answers something otherwise than its
+base, where what the base says to unrelated prompts has not become less likely by ``HARM``, and where of everyday facts
+not ``LOST`` are known no more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from itertools import groupby
 from statistics import fmean
 from typing import TypeVar
@@ -37,6 +37,7 @@ from gainful.engine.local import WINDOW, in_order
 from gainful.gate import lower_bound
 from gainful.learners.teaching import Taught, Vetting
 from gainful.loop.board import Board
+from gainful.loop.everyday import facts, unrelated
 from gainful.loop.run import Run
 from gainful.loop.trainer import Trainer, base_name
 from gainful.train import LEAST_AGREEMENT, Lesson, Parity, Progress, Reading, Sampling, Trained, Work, parity
@@ -46,6 +47,8 @@ PROMPTS = 200  # on which they are compared
 HARM = 0.2  # nats a token on unrelated replies: a perplexity a fifth higher
 MOST_CHANGE = 0.5  # nats a token that one unrelated reply counts for at most, either way
 GUARD_TOKENS = 48  # of each unrelated reply
+LOST = 0.1  # of everyday facts
+FACT_TOKENS = 24  # of an answer that is to name one
 LEVEL = 0.05  # of the bound on the change on unrelated replies
 
 Asked = TypeVar("Asked")
@@ -142,8 +145,17 @@ class Workshop:
         changes = await self._unrelated(policy.adapter)
         clipped = [max(-1.0, min(1.0, change / MOST_CHANGE)) for change in changes]
         low = MOST_CHANGE * lower_bound(clipped, LEVEL, len(clipped))
+        known, lost = await self._facts(policy.adapter)
+        facts_low = lower_bound(lost, LEVEL, len(lost))
         return Vetting(
-            parity=found, changed=changed, guard=fmean(changes), guard_low=low, refused=_refusal(found, changed, low)
+            parity=found,
+            changed=changed,
+            guard=fmean(changes),
+            guard_low=low,
+            facts=known,
+            facts_change=fmean(lost),
+            facts_low=facts_low,
+            refused=_refusal(found, changed, low, facts_low),
         )
 
     def tell(self, taught: Taught) -> None:
@@ -214,6 +226,16 @@ class Workshop:
         bodies: list[JsonObject] = [{"messages": p, "max_tokens": GUARD_TOKENS, "temperature": 0} for p in prompts]
         return prompts, [one.greedy for one in await self._served(bodies)]
 
+    async def _facts(self, adapter: Adapter | None) -> tuple[float, list[float]]:
+        """Return what share of everyday facts the base knows, and for each whether it was won (1) or lost (-1)."""
+        asked = facts()
+        replies = []
+        for policy in (Policy(max_tokens=FACT_TOKENS), Policy(max_tokens=FACT_TOKENS, adapter=adapter)):
+            cases = [Case(messages=({"role": "user", "content": fact.question},)) for fact in asked]
+            replies.append([one.greedy for one in await self._served(self._bodies(policy, cases))])
+        before, after = ([fact.is_in(reply) for fact, reply in zip(asked, some, strict=True)] for some in replies)
+        return fmean(before), [float(now) - float(once) for once, now in zip(before, after, strict=True)]
+
     async def _unrelated(self, adapter: Adapter | None) -> list[float]:
         """Return how much likelier a token the base's own replies to unrelated prompts have become, in nats."""
         prompts, replies = await self._everyday(unrelated()[1::2])
@@ -226,12 +248,7 @@ class Workshop:
         ]
 
 
-def unrelated() -> list[str]:
-    """Return everyday questions of many kinds; every second one is for the guard, the others may be rehearsed."""
-    return files("gainful.loop").joinpath("everyday.txt").read_text(encoding="utf-8").splitlines()
-
-
-def _refusal(found: Parity, changed: float, low: float) -> str:
+def _refusal(found: Parity, changed: float, low: float, facts_low: float) -> str:
     """Say why an adapter may not race; nothing where it may."""
     if not found.holds:
         return (
@@ -244,5 +261,10 @@ def _refusal(found: Parity, changed: float, low: float) -> str:
         return (
             f"replies to unrelated prompts may have become less likely by {-low:.2f} nats a token where {HARM} are "
             "allowed; train with a smaller learning rate, or fewer epochs"
+        )
+    if facts_low < -LOST:
+        return (
+            f"{100 * -facts_low:.0f} of 100 everyday facts may be known no more where {100 * LOST:.0f} are allowed; "
+            "train with a smaller learning rate, or fewer epochs"
         )
     return ""

@@ -50,6 +50,15 @@ def facts(taught: Taught) -> list[tuple[str, str]]:
                 f"the base's own words: {vetting.guard:+.3f} nats a token likelier, {vetting.guard_low:+.3f} at worst",
             )
         )
+        if vetting.facts is not None:
+            found.append(
+                (
+                    "everyday facts",
+                    f"the base knows {words.percent(vetting.facts)}, with the adapter "
+                    f"{words.percent(vetting.facts + vetting.facts_change)} "
+                    f"({100 * vetting.facts_low:+.0f} points at worst)",
+                )
+            )
     found.append(("it", words.sentence(_outcome(taught))))
     return found
 

@@ -1,0 +1,40 @@
+"""What a model says and knows that no task asks for: it is to be the same after a training."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Fact(NamedTuple):
+    """A question that everybody can answer, and the words by which a right answer is known."""
+
+    question: str
+    words: re.Pattern[str]
+
+    def is_in(self, reply: str) -> bool:
+        """Whether *reply* names it."""
+        return self.words.search(reply) is not None
+
+
+def unrelated() -> list[str]:
+    """Return everyday questions of many kinds; every second one is for the guard, the others may be rehearsed."""
+    return _lines("everyday.txt")
+
+
+def facts() -> list[Fact]:
+    """Return the facts that a model may have known before a training.
+
+    >>> facts()[0].is_in("It is paris."), facts()[0].is_in("The Parisians say so.")
+    (True, False)
+    """
+    found = []
+    for line in _lines("facts.txt"):
+        question, words = line.split("\t")
+        found.append(Fact(question, re.compile(rf"(?<!\w)(?:{words})(?:s|es|ing)?(?!\w)", re.IGNORECASE)))
+    return found
+
+
+def _lines(name: str) -> list[str]:
+    return files("gainful.loop").joinpath(name).read_text(encoding="utf-8").splitlines()
