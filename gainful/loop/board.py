@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gainful.core import Attempt, Case, Evidence, Policy, Usage, judge, lowest
 from gainful.gate import interval, mean_interval, proportion_interval
-from gainful.loop.events import ErrorGroup, Errors, Example, Interval
+from gainful.learners.kinds import kinds
+from gainful.loop.events import ErrorGroup, Errors, Example, Interval, OfKind
 from gainful.loop.run import Run
 
 EXAMPLES = 3  # shown of each error group
@@ -72,16 +73,21 @@ class Board:
     def errors(self, lineage: Sequence[Policy]) -> Errors:
         """Return what the last of *lineage* gets wrong that one before it got right, on the cases all have answered."""
         answered = [self._attempts.get(policy.id, ()) for policy in lineage]
-        worked = broken = corrected = repeated = 0
-        for attempts in zip(*answered, strict=False):
+        worked, broken, corrected, repeated = Counter[int](), Counter[int](), 0, 0
+        kind_of = kinds(self.cases)
+        examples: dict[int, str] = {}
+        for case, *attempts in zip(self.cases, *answered, strict=False):
             if any(attempt.score is None for attempt in attempts):
                 continue
             *earlier, now = (attempt.score == 1.0 for attempt in attempts)
-            once_right = True in earlier
+            kind, once_right = kind_of[case.id], True in earlier
             once_corrected = False in earlier and True in earlier[earlier.index(False) :]
-            worked, broken = worked + once_right, broken + (once_right and not now)
+            worked[kind] += once_right
+            broken[kind] += once_right and not now
             corrected, repeated = corrected + once_corrected, repeated + (once_corrected and not now)
-        return Errors(worked, broken, corrected, repeated)
+            examples.setdefault(kind, case.text[:EXAMPLE_CHARACTERS])
+        of_kind = [OfKind(examples[kind], worked[kind], broken[kind]) for kind in sorted(worked) if worked[kind]]
+        return Errors(worked.total(), broken.total(), corrected, repeated, tuple(of_kind))
 
     def true_gain(self, challenger: Policy, head: Policy) -> float | None:
         """Return the mean paired difference by the proof checks, from stored answers alone; no model is asked.

@@ -119,16 +119,26 @@ class Rung(Value, frozen=True, tag="rung"):
     standings: tuple[Standing, ...]
 
 
+class OfKind(Value, frozen=True):
+    """Of cases worded like ``example`` that an earlier policy got right, ``broken`` of ``worked`` are wrong now."""
+
+    example: str
+    worked: int
+    broken: int
+
+
 class Errors(Value, frozen=True):
     """The head on every dev case of its lineage that was once right, and on those that were once wrong and then right.
 
     ``broken`` of the ``worked`` are wrong now, ``repeated`` of the ``corrected`` are wrong again; all count cases.
+    ``kinds`` are the kinds of questions (``learners.kinds``) of which any was right.
     """
 
     worked: int = 0
     broken: int = 0
     corrected: int = 0
     repeated: int = 0
+    kinds: tuple[OfKind, ...] = ()
 
 
 class Head(Value, frozen=True, tag="head"):

@@ -175,7 +175,11 @@ def unlearned(errors: Errors) -> str:
         return ""
     broke = f"Of {count(errors.worked, 'case')} that an earlier policy got right it gets {errors.broken} wrong"
     again = f", of {errors.corrected} that were corrected on the way {errors.repeated}" if errors.corrected else ""
-    return f"{broke}{again}."
+    worst = max(errors.kinds, key=lambda kind: kind.broken / kind.worked, default=None)
+    where = ""
+    if worst is not None and worst.broken and len(errors.kinds) > 1:
+        where = f" Most where questions are like “{clip(worst.example, 60)}”: {worst.broken} of {worst.worked}."
+    return f"{broke}{again}.{where}"
 
 
 def sentence(text: str) -> str:
