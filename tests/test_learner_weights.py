@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from gainful.loop.everyday import facts, unrelated
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run
 from gainful.models import ScriptedModel
+from gainful.models.adapters import carry_receipt
 from gainful.report.training import facts as training_facts
 from gainful.store import MemoModel, SQLiteStore
 from gainful.train import Lesson, Preference, Progress, Question, Reading, Sampling, Trained, Work
@@ -138,6 +140,30 @@ async def test_what_was_trained_on_own_verified_answers_is_raced_proven_and_prom
     assert told.vetting is not None
     assert told.vetting.parity.agreement == 1.0
     assert told.vetting.changed > 0.5
+
+
+async def test_the_card_of_an_adapter_says_what_was_certified_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path / "adapters"))
+    place = tmp_path / "adapters" / ADAPTER.sha256
+    place.mkdir(parents=True)
+    (place / "README.md").write_text("# A low-rank adapter\n")
+
+    events = await run(tmp_path, ScriptedTrainer())
+    card = (place / "README.md").read_text()
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.receipt is not None
+    carry_receipt(ADAPTER, Path(finished.receipt))
+
+    receipt, claim = Path(finished.receipt), json.loads((place / "claim.json").read_bytes())
+    assert card.startswith("# A low-rank adapter\n\n## Certified\n")
+    assert f"| certified gain | at least {100 * claim['difference']['low']:+.1f} points |" in card
+    assert f"`{receipt.name}`" in card
+    assert (place / "README.md").read_text() == card
+    assert (place / "statement.dsse.json").read_bytes() == (receipt / "statement.dsse.json").read_bytes()
+    assert not list(place.glob("*cases*"))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
-from gainful.core import CalibrationError, Learner, Policy, Usage
+from gainful.core import AdapterNotFound, CalibrationError, Learner, Policy, Usage
 from gainful.learners import LEARNERS
 from gainful.learners.weights import Weights
 from gainful.loop.board import Board
@@ -21,6 +22,7 @@ from gainful.loop.prospects import affordable, announce, too_dear, too_small
 from gainful.loop.run import Run
 from gainful.loop.search import Search
 from gainful.loop.workshop import Workshop
+from gainful.models.adapters import carry_receipt
 
 log = logging.getLogger("gainful.loop")
 
@@ -45,6 +47,8 @@ async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
         goal = run.settings.cheaper
         decided, folder = await confirm(run, head, Plan(gain.mean, most, -goal.margin if goal else 0.0))
         receipt = str(folder)
+        if decided.promoted:
+            _carry_receipt(head, folder)
     promoted = decided is not None and decided.promoted
     finished = Finished(
         champion=head.id if promoted else run.champion.id,
@@ -58,6 +62,16 @@ async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
     if run.installs:
         _refresh_detector(run, board, head if promoted else run.champion)
     return finished
+
+
+def _carry_receipt(policy: Policy, receipt: Path) -> None:
+    """Let the model card of a policy's weights say what was certified of them."""
+    if policy.adapter is None:
+        return
+    try:
+        carry_receipt(policy.adapter, receipt)
+    except AdapterNotFound as error:
+        log.warning("%s", error)  # the run is decided; the receipt lies in its own place
 
 
 def _refresh_detector(run: Run, board: Board, champion: Policy) -> None:

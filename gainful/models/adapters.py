@@ -3,7 +3,8 @@
     <sha256>/adapter_model.safetensors   the weights; the folder is named by their SHA-256
              adapter_config.json         how PEFT reads them
              adapter.gguf                the same weights as llama.cpp reads them, where it can
-             README.md                   the model card
+             README.md                   the model card, with what was certified where it was
+             claim.json, statement.dsse.json    of the receipt: what quotes no case
              cases.json                  the ids of the cases that it was trained on
 
 Guarantees: an adapter is there whole or not at all; what is found has the digests that the policy names.  Nothing here
@@ -26,7 +27,9 @@ from gainful.core import Adapter, AdapterNotFound, JsonObject, RequestRefused
 from gainful.models.gguf import gguf_digest
 
 WEIGHTS, CONFIG, GGUF = "adapter_model.safetensors", "adapter_config.json", "adapter.gguf"
-CASES = "cases.json"
+CASES, CARD = "cases.json", "README.md"
+CLAIM, STATEMENT = "claim.json", "statement.dsse.json"
+CERTIFIED = "## Certified"  # begins the last section of a card
 MEMBER = "adapter"  # of a request: the policy's adapter, for the model to take out
 
 
@@ -132,6 +135,37 @@ def read_adapter(folder: Path, base: str) -> Adapter:
         raise AdapterNotFound(
             f"{folder} holds no adapter ({type(error).__name__}: {error}); it needs {WEIGHTS} and {CONFIG}"
         ) from error
+
+
+def carry_receipt(adapter: Adapter, receipt: Path) -> None:
+    """Lay beside *adapter* what of *receipt* may go wherever the weights go, and say in its card what was certified.
+
+    That is the claim and the signature over all of the receipt's files; cases and answers stay where they are.  Done
+    again it changes nothing; where the adapter was certified before, the later receipt counts.  Raises
+    ``AdapterNotFound`` where it cannot be written.
+    """
+    folder = adapter_folder() / adapter.sha256
+    try:
+        claim = json.loads((receipt / CLAIM).read_bytes())
+        for name in (CLAIM, STATEMENT):
+            shutil.copyfile(receipt / name, folder / name)
+        words = (folder / CARD).read_text(encoding="utf-8").split(CERTIFIED)[0].rstrip()
+        (folder / CARD).write_text(f"{words}\n\n{CERTIFIED}\n\n{_certified(claim, receipt.name)}\n", encoding="utf-8")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterNotFound(f"the card of {adapter.label} in {folder} cannot be written: {error}") from error
+
+
+def _certified(claim: JsonObject, receipt: str) -> str:
+    rows = {
+        "decision": f"{claim['decision']}: {claim['reason']}",
+        "held-out cases": str(claim["n"]),
+        "right before": f"{100 * claim['before']:.1f} %",
+        "right with it": f"{100 * claim['after']:.1f} %",
+        "certified gain": f"at least {100 * claim['difference']['low']:+.1f} points",
+        "level": f"{float(claim['level']):.2g}, of the lifetime of its task",
+        "receipt": f"`{receipt}`; its claim and its signed digests lie beside this card",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
 def note_cases(folder: Path, cases: Iterable[str]) -> None:

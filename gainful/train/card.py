@@ -40,6 +40,6 @@ tags: [lora, gainful]
 |---|---|
 {table}
 
-That a loss fell is no evidence that answers are better.  The receipt of the confirmation that put this adapter into
-service lies beside the store of its task; `gainful verify` checks it offline.
+That a loss fell is no evidence that answers are better.  What was certified of this adapter, if anything was, follows
+below; `gainful verify` checks the receipt, which lies with the store of its task, offline.
 """
