@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from gainful.core import Answer, Attempt, Case, Demo, Rollout
 from gainful.learners.kinds import OTHER
-from gainful.learners.lessons import Choosing, Chosen, choose, count, pairs
+from gainful.learners.lessons import Choosing, Chosen, choose, count, evened, pairs
 from gainful.learners.weights import shuffle_replies
+from gainful.train import Lesson
 
 
 def case(number: int) -> Case:
@@ -92,6 +93,16 @@ def test_an_answer_has_its_share_of_its_kind_and_a_kind_of_all() -> None:
     assert Counter(one.reply for one in varied if one.kind == 1)["1"] == 2
     assert Counter(one.reply for one in varied if one.kind == 2)["1"] == 1
     assert Counter(one.kind for one in even) == {1: 18, 2: 6}
+
+
+def test_lessons_of_a_kind_with_few_are_learned_again_but_not_for_ever() -> None:
+    kinds = {f"{n}": 1 if n < 20 else 2 if n < 28 else 3 for n in range(29)}
+    lessons = [Lesson(messages=(), reply="", case=case) for case in kinds]
+
+    found = Counter(one.case for one in evened(lessons, kinds, most=4))
+
+    assert [found[case] for case in ("0", "20", "28")] == [1, 2, 4]
+    assert evened([], kinds, most=4) == []
 
 
 def test_the_control_gives_each_reply_to_another_case_of_its_kind() -> None:

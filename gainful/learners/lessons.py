@@ -5,7 +5,7 @@ section 3.3) with four additions.  Of replies that say the same, the shortest st
 is right nearly always gives one lesson, a hard one as many as it has verified replies, so that what is known already
 does not drown what is not.  No answer may make up more than a share of the lessons of its kind of question: what is
 right most often by chance (the usual label, the number 1) would otherwise be learned as the answer to everything.  And
-no kind may make up more than a share of all.
+no kind may make up more than a share of all; of a kind that seldom comes right each lesson is learned several times.
 
 Nothing here trains, asks a model or reads an answer key: whoever sampled has judged.
 """
@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from gainful.core import Attempt, Case, Demo, Rollout, Value, canonical
 from gainful.learners.kinds import OTHER
+from gainful.train import Lesson
 
 Kinds = Mapping[str, int]
 """The kind of each case by its id (``kinds``); a case that is missing is ``OTHER``."""
@@ -59,12 +60,13 @@ class Choosing(Value, frozen=True):
     """``per_case``: the most lessons of one case.
 
     ``most_usual``: the largest share of the lessons of one kind of question with one answer.  ``most_kind``: how many
-    times its even share one kind may have.
+    times its even share one kind may have.  ``repeated``: how often the lessons of a kind with few are learned at most.
     """
 
     per_case: int = 2
     most_usual: float = 0.5
     most_kind: float = 1.5
+    repeated: int = 4
 
 
 USUAL = Choosing()
@@ -86,6 +88,13 @@ def choose(
         varied += _capped(candidates, lambda one: one.answer, how.most_usual)
     draw.shuffle(varied)
     return _capped(varied, lambda one: one.kind, how.most_kind / max(1, len(of_kind)))
+
+
+def evened(lessons: Sequence[Lesson], kinds: Kinds, most: int) -> list[Lesson]:
+    """Return the lessons, those of kinds that have few *most* times, or as often as the largest kind has more."""
+    sizes = Counter(kinds.get(one.case, OTHER) for one in lessons)
+    largest = max(sizes.values(), default=0)
+    return [one for one in lessons for _ in range(max(1, min(most, largest // sizes[kinds.get(one.case, OTHER)])))]
 
 
 def _capped(candidates: Sequence[Chosen], key: Callable[[Chosen], Key], share: float) -> list[Chosen]:

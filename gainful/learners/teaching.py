@@ -28,7 +28,7 @@ class Teaching(Value, frozen=True):
 
     methods: tuple[Method, ...] = ("rejection",)
     prompt: Literal["short", "own"] = "short"
-    rounds: int = 4
+    rounds: int = 6
     cases: int = 200
     samples: int = 24
     temperature: float = 1.0

@@ -31,7 +31,7 @@ from msgspec.structs import replace
 from gainful.answers.prompt import request
 from gainful.core import Attempt, Case, Demo, Evidence, JsonObject, Once, Policy, Proposal, Rollout
 from gainful.learners.kinds import OTHER, kinds
-from gainful.learners.lessons import Chosen, Counts, choose, count, pairs
+from gainful.learners.lessons import Chosen, Counts, choose, count, evened, pairs
 from gainful.learners.teachers import Teachers, find_teachers
 from gainful.learners.teaching import Method, Taught, Teaching, Workshop
 from gainful.train import Lesson, Material, Preference, Question, Recipe, Work
@@ -134,6 +134,9 @@ class Course:
         if len(material) < teaching.least or not counts.verified:
             return replace(taught, refused=_too_few(method, counts, len(material), teaching.least)), None
         recipe = teaching.recipe or RECIPES[method]
+        if method == "rejection":
+            lessons = [one for one in material if isinstance(one, Lesson)]
+            material = tuple(evened(lessons, self._kinds, teaching.choosing.repeated))
         if recipe.method == "sft":
             material = (*material, *await self._workshop.rehearsal())
         start = None if is_pooled else head.adapter
