@@ -173,7 +173,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--trainings", type=int, default=Teaching().rounds, help="before an adapter races")
     parser.add_argument("--cases", type=int, default=400, help="practice cases sampled a training")
-    parser.add_argument("--samples", type=int, default=24, help="of a case of which nothing came right at first")
+    parser.add_argument(
+        "--samples", type=int, default=Teaching().samples, help="of a case of which nothing comes right"
+    )
     parser.add_argument("--train-minutes", type=float, default=5.0)
     parser.add_argument("--shuffled", action="store_true")
     chosen = parser.parse_args()

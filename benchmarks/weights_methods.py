@@ -103,7 +103,7 @@ def trls(settings: JsonObject, place: Place, policy: Policy, *, mixed: bool) -> 
     bench, cases = Bench(place, task, policy), shuffled(task, "rounds")
     if mixed:
         asked = [(policy, case) for case in cases[: 2 * place.cases]]
-        rollouts = asyncio.run(bench.sample(asked, HOW.samples, HOW.temperature))
+        rollouts = asyncio.run(bench.sample(asked, range(HOW.samples), HOW.temperature))
         cases = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
     if not cases:
         raise SystemExit(f"the start answers none of {2 * place.cases} cases both ways; give more --cases")

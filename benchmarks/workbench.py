@@ -75,14 +75,14 @@ class Bench:
     def asked(self, policy: Policy, case: Case) -> tuple[JsonObject, ...]:
         return tuple(request(policy, case, self.task.kind)["messages"])
 
-    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: int, temperature: float) -> list[Rollout]:
+    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: range, temperature: float) -> list[Rollout]:
         """Answer each case at random."""
         if self.left_s < 2 * START_S:
             raise Over
         began_s = time.monotonic()
         first, _ = asked[0]
         folder = find_adapter(first.adapter) if first.adapter else None
-        how = Sampling(samples, temperature, first.max_tokens, self.place.seed)
+        how = Sampling(len(samples), temperature, first.max_tokens, self.place.seed + samples.start)
         drawn = sample_replies(folder, self.place.base, [self.asked(*one) for one in asked], how)
         self.spent.sampling_s += time.monotonic() - began_s
         return [self._judged(case, policy, replies) for (policy, case), replies in zip(asked, drawn, strict=True)]

@@ -12,6 +12,7 @@ from gainful.train import Lesson, Parity, Trained, Work
 
 ADAPTER = Adapter(sha256="a" * 64, base="b", rank=1, alpha=1.0)
 EASY = tuple(Case(messages=({"role": "user", "content": f"Add one to {n}, please."},)) for n in range(400))
+RARE = tuple(Case(messages=({"role": "user", "content": f"Spell {n} backwards now."},)) for n in range(400))
 HARD = tuple(Case(messages=({"role": "user", "content": f"How often is letter {n} in there?"},)) for n in range(400))
 
 
@@ -20,28 +21,36 @@ def number(case: Case) -> int:
 
 
 class House:
-    """Answers every easy case rightly, and one hard case in five; notes what is asked and trained on."""
+    """Answers every easy case rightly beside examples, half of them without, and one hard case in five.
+
+    Of rare ones every fifth comes right as well, but in no sample before the 60th.  Notes what is asked and trained on.
+    """
 
     base = "b"
 
     def __init__(self) -> None:
         self.asked: list[list[Case]] = []
+        self.ranges: list[range] = []
         self.works: list[Work] = []
         self.asked_before: list[int] = []  # each training
         self.told: list[Taught] = []
 
-    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: int, temperature: float) -> list[Rollout]:
+    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: range, temperature: float) -> list[Rollout]:
         self.asked.append([case for _, case in asked])
-        return [self._rollout(case, samples) for _, case in asked]
+        self.ranges.append(samples)
+        return [self._rollout(policy, case, samples) for policy, case in asked]
 
-    def _rollout(self, case: Case, samples: int) -> Rollout:
-        is_right = case.text.startswith("Add") or number(case) % 5 == 0
-        value = str(number(case))
+    def _rollout(self, policy: Policy, case: Case, samples: range) -> Rollout:
+        value, is_right = str(number(case)), number(case) % 5 == 0
+        if case in EASY:
+            is_right = bool(policy.demos or policy.adapter) or number(case) % 2 == 0
+        elif case in RARE:
+            is_right = is_right and samples.stop > 60
         attempt = Attempt(case.id, "", Answer(text=value, value=value), score=float(is_right))
-        return Rollout(case=case, attempts=(attempt,) * samples)
+        return Rollout(case=case, attempts=(attempt,) * len(samples))
 
     async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
-        return [self._rollout(case, 1) for case in cases]
+        return [self._rollout(policy, case, range(1)) for case in cases]
 
     async def rehearsal(self) -> list[Lesson]:
         return []
@@ -59,8 +68,8 @@ class House:
         self.told.append(taught)
 
 
-async def taken(teaching: Teaching) -> House:
-    house, evidence = House(), Evidence(Text(), (), (), practice=EASY + HARD)
+async def taken(teaching: Teaching, other: tuple[Case, ...] = HARD) -> House:
+    house, evidence = House(), Evidence(Text(), (), (), practice=EASY + other)
     await Course("weights", "rejection", house, teaching, evidence).take(Policy())
     return house
 
@@ -91,3 +100,19 @@ async def test_a_case_is_asked_on_only_where_nothing_came_right() -> None:
     *first, again = house.asked
     hard = {case.id: case for some in first for case in some if case in HARD}.values()
     assert {case.id for case in again} == {case.id for case in hard if number(case) % 5}
+
+
+async def test_a_kind_that_hardly_comes_right_is_asked_on_until_there_is_something_to_show() -> None:
+    house = await taken(Teaching(cases=100, rounds=2, samples=32), RARE)
+
+    asked = list(zip(house.asked, house.ranges, strict=True))
+    first, second = (
+        [r for some, r in part if any(case in RARE for case in some)] for part in split(asked, house.asked_before[0])
+    )
+    assert first[-3:] == [range(8, 32), range(32, 56), range(56, 80)]
+    assert second[-1] == range(8, 32)  # who has learned is not
+    assert "Spell" in str(house.works[0].material)
+
+
+def split(some: list[tuple[list[Case], range]], at: int) -> tuple[list[tuple[list[Case], range]], ...]:
+    return some[:at], some[at:]

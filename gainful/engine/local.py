@@ -62,9 +62,9 @@ class Engine:
                 yield attempt
 
     async def rollouts(
-        self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check], samples: int, temperature: float
+        self, policy: Policy, cases: Iterable[Case], checks: Sequence[Check], samples: range, temperature: float
     ) -> AsyncGenerator[Rollout, None]:
-        """Yield each case with *samples* answers drawn at *temperature*, in the order of the cases.
+        """Yield each case with answers drawn at *temperature*, of the numbers in *samples*, in the order of the cases.
 
         The policy's strategy is left out: each answer is one reply of the model.  A case that the model refuses has no
         attempts.
@@ -75,11 +75,11 @@ class Engine:
                 yield rollout
 
     async def _rollout(
-        self, case: Case, policy: Policy, checks: Sequence[Check], samples: int, temperature: float
+        self, case: Case, policy: Policy, checks: Sequence[Check], samples: range, temperature: float
     ) -> Rollout:
         body = {**request(policy, case, self.kind), "temperature": temperature}
         attempts = []
-        for sample in range(samples):
+        for sample in samples:
             asking = Asking(case, policy, self.model, self.kind, body)
             try:
                 _, found = await asking.ask(body, sample)

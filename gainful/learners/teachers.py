@@ -9,7 +9,7 @@ drawn from what of the kind has come right so far, and what teaches most is kept
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -36,6 +36,20 @@ class Teachers:
         """Return the policy for questions of *kind*."""
         return self.of_kind.get(kind, self.head)
 
+    def showing(
+        self,
+        right: Sequence[tuple[Case, Attempt]],
+        kinds: Mapping[str, int],
+        which: Collection[int],
+        draw: random.Random,
+    ) -> Teachers:
+        """Return these, with examples drawn anew from what is *right* by now for the kinds *which*."""
+        shown = {
+            kind: replace(policy, demos=_draw(right, kinds, kind, draw)) if kind in which else policy
+            for kind, policy in self.of_kind.items()
+        }
+        return Teachers(self.head, shown)
+
     @property
     def format(self) -> Format:
         """How answers are asked for, which is the same under all of them but for the examples."""
@@ -55,7 +69,7 @@ async def find_teachers(
     most = worth(rollouts)
     if head.adapter is not None or not isinstance(evidence.kind, Text | Number | Choice):
         return Teachers(head), rollouts, most
-    right = {case.id: (case, attempt) for case, attempt in evidence.verified() + _verified(rollouts)}
+    right = {case.id: (case, attempt) for case, attempt in evidence.verified() + verified(rollouts)}
     draw = random.Random(f"teacher {evidence.seed} {head.id}")
     trials = _trials(head, cases, kinds)
     for _ in range(SETS):
@@ -66,7 +80,7 @@ async def find_teachers(
         by_case = {rollout.case.id: rollout for rollout in drawn}
         for one in beginning:
             of_it = [by_case.get(case.id, Rollout(case=case, attempts=())) for case in one.cases]
-            right = {case.id: (case, attempt) for case, attempt in _verified(of_it)} | right
+            right = {case.id: (case, attempt) for case, attempt in verified(of_it)} | right
             one.note(of_it, worth)
     total = sum(one.most for one in trials)
     if total <= most:
@@ -112,7 +126,8 @@ def _trials(head: Policy, cases: Sequence[Case], kinds: Mapping[str, int]) -> li
     return [_Trials(kind, some, head, tried={head.id}) for kind, some in sorted(of_kind.items())]
 
 
-def _verified(rollouts: Sequence[Rollout]) -> list[tuple[Case, Attempt]]:
+def verified(rollouts: Iterable[Rollout]) -> list[tuple[Case, Attempt]]:
+    """Return each case of *rollouts* that came right, with its first right answer."""
     return [(one.case, one.verified[0]) for one in rollouts if one.verified]
 
 

@@ -30,7 +30,7 @@ class Teaching(Value, frozen=True):
     prompt: Literal["short", "own"] = "short"
     rounds: int = 6
     cases: int = 200
-    samples: int = 24
+    samples: int = 32
     temperature: float = 1.0
     least: int = 20
     start: Literal["last", "base"] = "base"
@@ -86,10 +86,11 @@ class Workshop(Protocol):
         """What an adapter for the model calls its base."""
         ...
 
-    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: int, temperature: float) -> list[Rollout]:
+    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: range, temperature: float) -> list[Rollout]:
         """Answer each case at random under its policy, judged by the checks that learning may use.
 
-        The policies have the same adapter.
+        The samples of a case are numbered, and drawn independently of those of other numbers; *samples* says which are
+        asked for.  The policies have the same adapter.
         """
         ...
 

@@ -19,20 +19,19 @@ unrelated prompts is not proposed.  Whatever came of it is told to the workshop,
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from msgspec.structs import replace
 
 from gainful.answers.prompt import request
-from gainful.core import Attempt, Case, Demo, Evidence, JsonObject, Once, Policy, Proposal, Rollout
+from gainful.core import Case, Demo, Evidence, JsonObject, Once, Policy, Proposal, Rollout
 from gainful.learners.kinds import OTHER, kinds
 from gainful.learners.lessons import Chosen, Counts, choose, count, evened, pairs
-from gainful.learners.teachers import Teachers, find_teachers
+from gainful.learners.practice import Practice, reply
+from gainful.learners.teachers import Teachers
 from gainful.learners.teaching import Method, Taught, Teaching, Workshop
 from gainful.train import Lesson, Material, Preference, Question, Recipe, Work
 
@@ -48,9 +47,6 @@ WORDS: dict[Method, str] = {
     "rewards": "trained on {n} questions with the checks as reward",
     "distillation": "say the same unprompted, trained on {n} own verified answers",
 }
-PILOT = 60  # cases that are answered first, a quarter of all at most, to see under which policies to sample the rest
-TRIED = 8  # samples of a case at first, before those of which none was right are asked on
-MOST_OF_A_KIND = 2.0  # times its even share of the cases: a kind that never comes right leaves some to the others
 
 
 @dataclass(frozen=True)
@@ -89,9 +85,9 @@ class Course:
         self._teaching = teaching
         self._evidence = evidence
         self._kinds = kinds((*evidence.cases, *evidence.practice))
+        self._practice = Practice(workshop, teaching, evidence, self._kinds)
         self._solved: dict[str, Rollout] = {}  # in earlier rounds
         self._shown: dict[int, tuple[Demo, ...]] = {}
-        self._asked, self._right = Counter[int](), Counter[int]()  # cases of each kind, in earlier rounds
 
     async def take(self, head: Policy) -> Policy | None:
         """Train as often as the teaching says, each time on what the last student answers; vet the last one alone.
@@ -119,14 +115,16 @@ class Course:
         """Answer and train once; return what came of it, and the student where there was enough to learn from."""
         teaching, seed, method = self._teaching, self._evidence.seed, self._method_for(head)
         is_pooled = method == "rejection" and teaching.start == "base"
-        teachers, rollouts = await self._answered(head, self._draw(head, number))
+        cases = self._practice.draw(head, number, self._solved)
+        if method == "distillation":
+            teachers, rollouts = Teachers(head), await self._workshop.answer(head, cases)
+        else:
+            teachers, rollouts = await self._practice.answered(head, cases)
         self._shown |= {kind: teachers.under(kind).demos for kind in {OTHER, *self._kinds.values()}}
-        self._asked.update(self._kind(rollout.case) for rollout in rollouts)
-        self._right.update(self._kind(rollout.case) for rollout in rollouts if rollout.verified)
         all_rollouts = [*self._solved.values(), *rollouts]
         if is_pooled:
             self._solved |= {rollout.case.id: rollout for rollout in rollouts if rollout.verified}
-        chosen = choose(all_rollouts, _reply, teaching.choosing, seed, self._kinds)
+        chosen = choose(all_rollouts, reply, teaching.choosing, seed, self._kinds)
         counts = count(rollouts, chosen, self._shown)
         student = self._student(head, teachers)
         material = self._material(method, student, all_rollouts, chosen)
@@ -147,64 +145,6 @@ class Course:
         """Return how *head* is taught: who has learned nothing yet has few answers to prefer or to reward."""
         is_first = head.adapter is None and self._method in ("preferences", "rewards") and self._teaching.rounds > 1
         return "rejection" if is_first else self._method
-
-    def _draw(self, head: Policy, number: int) -> list[Case]:
-        """Return practice cases, drawn anew in each round, that no earlier one has lessons of; alike ones together.
-
-        Of a kind that comes right half as often there are twice as many, so that all come to as many lessons.
-        """
-        draw = random.Random(f"{self._evidence.seed} {head.id} {number}")
-        left: dict[int, list[Case]] = {}
-        for case in self._evidence.practice:
-            if case.id not in self._solved:
-                left.setdefault(self._kind(case), []).append(case)
-        size = min(self._teaching.cases, sum(map(len, left.values())))
-        hardness = {kind: (self._asked[kind] + 2) / (self._right[kind] + 1) for kind in sorted(left)}
-        sizes = shares(size, {kind: (hardness[kind], len(left[kind])) for kind in hardness})
-        return [case for kind in hardness for case in draw.sample(left[kind], sizes[kind])]
-
-    def _kind(self, case: Case) -> int:
-        return self._kinds.get(case.id, OTHER)
-
-    async def _answered(self, head: Policy, cases: Sequence[Case]) -> tuple[Teachers, list[Rollout]]:
-        """Return how *cases* were answered, and under which policies: those which the first of them teach most by.
-
-        Where those show that all are too few, the first alone are answered.
-        """
-        if self._method == "distillation":
-            return Teachers(head), await self._workshop.answer(head, cases)
-        teaching = self._teaching
-        few = min(TRIED, teaching.samples)
-
-        async def sample(asked: Sequence[tuple[Policy, Case]], samples: int = few) -> list[Rollout]:
-            return await self._workshop.sample(asked, samples, teaching.temperature) if asked else []
-
-        def worth(rollouts: Sequence[Rollout]) -> int:
-            return len(choose(rollouts, _reply, teaching.choosing, self._evidence.seed, self._kinds))
-
-        def under(teachers: Teachers, some: Sequence[Case]) -> list[tuple[Policy, Case]]:
-            return [(teachers.under(self._kind(case)), case) for case in some]
-
-        first = self._first(cases)
-        teachers, rollouts, most = await find_teachers(head, self._evidence, self._kinds, first, sample, worth)
-        if (most + 1) * len(cases) < teaching.least * len(first):
-            return teachers, rollouts
-        answered = {rollout.case.id for rollout in rollouts}
-        rollouts += await sample(under(teachers, [case for case in cases if case.id not in answered]))
-        unsolved = [rollout.case for rollout in rollouts if not rollout.verified]
-        if few < teaching.samples:
-            again = await sample(under(teachers, sorted(unsolved, key=self._kind)), teaching.samples)
-            by_case = {rollout.case.id: rollout for rollout in again}
-            rollouts = [by_case.get(rollout.case.id, rollout) for rollout in rollouts]
-        return teachers, rollouts
-
-    def _first(self, cases: Sequence[Case]) -> list[Case]:
-        """Return the cases that are answered first: as many of each kind."""
-        of_kind: dict[int, list[Case]] = {}
-        for case in cases:
-            of_kind.setdefault(self._kind(case), []).append(case)
-        most = max(1, min(PILOT, math.ceil(len(cases) / 4)) // max(1, len(of_kind)))
-        return [case for some in of_kind.values() for case in some[:most]]
 
     def _student(self, head: Policy, teachers: Teachers) -> Policy:
         """Return who learns: asked at once, and by the method or the teaching more briefly than the head."""
@@ -228,27 +168,11 @@ class Course:
                     chosen = shuffle_replies(chosen, evidence.seed)
                 return tuple(Lesson(asked(one.case), one.reply, one.case.id) for one in chosen)
             case "preferences":
-                found = pairs(rollouts, _reply, self._teaching.choosing.per_case, evidence.seed)
+                found = pairs(rollouts, reply, self._teaching.choosing.per_case, evidence.seed)
                 return tuple(Preference(asked(case), right, wrong, case.id) for case, right, wrong in found)
             case "rewards":
                 mixed = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
                 return tuple(Question(asked(case), case.id, student.max_tokens) for case in mixed)
-
-
-def shares(size: int, parts: Mapping[int, tuple[float, int]]) -> dict[int, int]:
-    """Divide *size* among *parts*, each by its weight, but for no more than it has or twice its even share.
-
-    What one cannot take the others do.
-
-    >>> shares(40, {1: (1.0, 99), 2: (2.0, 99), 3: (9.0, 99), 4: (1.0, 3)})
-    {1: 6, 2: 11, 3: 20, 4: 3}
-    """
-    most = {part: min(has, math.ceil(MOST_OF_A_KIND * size / len(parts))) for part, (_, has) in parts.items()}
-    found = dict.fromkeys(parts, 0)
-    for _ in range(min(size, sum(most.values()))):  # one by one to whoever has least for its weight
-        part = min((p for p in parts if found[p] < most[p]), key=lambda p: (found[p] + 1) / parts[p][0])
-        found[part] += 1
-    return found
 
 
 def shuffle_replies(chosen: Sequence[Chosen], seed: int) -> list[Chosen]:
@@ -265,10 +189,6 @@ def shuffle_replies(chosen: Sequence[Chosen], seed: int) -> list[Chosen]:
 def is_longer(policy: Policy) -> bool:
     """Say whether *policy* takes more than one call with the bare question."""
     return bool(policy.demos or policy.instructions or policy.strategy != Once())
-
-
-def _reply(case: Case, attempt: Attempt) -> str:
-    return attempt.answer.text.strip()
 
 
 def _too_few(method: Method, counts: Counts, material: int, least: int) -> str:

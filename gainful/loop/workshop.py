@@ -42,6 +42,7 @@ from gainful.loop.run import Run
 from gainful.loop.trainer import Trainer, base_name
 from gainful.train import LEAST_AGREEMENT, Lesson, Parity, Progress, Reading, Sampling, Trained, Work, parity
 
+SEEDS = 1_000_003  # between those of samples with other numbers
 LEAST_UNBOUND = 0.1  # of cases that are to be answered rightly without the schema, or the server draws with it
 PROMPTS = 200  # on which they are compared
 HARM = 0.2  # nats a token on unrelated replies: a perplexity a fifth higher
@@ -76,7 +77,7 @@ class Workshop:
         """What an adapter for the run's model calls its base."""
         return base_name(self._run.model)
 
-    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: int, temperature: float) -> list[Rollout]:
+    async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: range, temperature: float) -> list[Rollout]:
         """Answer each case at random under its policy, judged by the checks that learning may use.
 
         The trainer draws, several times as fast as the server, and bound by no schema; where a schema is what makes
@@ -88,19 +89,20 @@ class Workshop:
             is_bound = any("response_format" in body for body in bodies)
             if not is_bound or sum(bool(one.verified) for one in rollouts) >= LEAST_UNBOUND * len(rollouts):
                 return rollouts
-        return await self._served_rollouts(self._affordable(asked, samples), samples, temperature)
+        return await self._served_rollouts(self._affordable(asked, len(samples)), samples, temperature)
 
     async def _drawn(
-        self, asked: Sequence[tuple[Policy, Case]], bodies: Sequence[JsonObject], samples: int, temperature: float
+        self, asked: Sequence[tuple[Policy, Case]], bodies: Sequence[JsonObject], samples: range, temperature: float
     ) -> list[Rollout]:
         """Let the trainer draw; policies that differ in their prompts alone are one piece of work."""
         first, _ = asked[0]
-        how = Sampling(samples, temperature, first.max_tokens, self._run.settings.seed)
+        seed = self._run.settings.seed + SEEDS * samples.start
+        how = Sampling(len(samples), temperature, first.max_tokens, seed)
         drawn = await self._trainer.sample(first.adapter, [body["messages"] for body in bodies], how)
         return [self._judged(case, policy, replies) for (policy, case), replies in zip(asked, drawn, strict=True)]
 
     async def _served_rollouts(
-        self, asked: Sequence[tuple[Policy, Case]], samples: int, temperature: float
+        self, asked: Sequence[tuple[Policy, Case]], samples: range, temperature: float
     ) -> list[Rollout]:
         rollouts: list[Rollout] = []
         for policy, some in groupby(asked, key=lambda one: one[0]):
