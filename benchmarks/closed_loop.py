@@ -166,9 +166,10 @@ class Trials:
         return False
 
     async def until_probed(self, ends: float) -> None:
-        """Wait for probes that a swap could change: asked twice, with the last answer still to come."""
+        """Wait for probes of the champion that a swap could change: asked twice, with the last answer still to come."""
         while self.timeline.now < ends:
-            if sum(len(probe.answers) == 2 for probe in self.store.probes(self.name)) >= LEAST_PROBES:
+            probes, champion = self.store.probes(self.name), self.store.champion(self.name)
+            if sum(len(probe.answers) == 2 and probe.policy == champion for probe in probes) >= LEAST_PROBES:
                 return
             await asyncio.sleep(LOOK_S)
 
@@ -194,11 +195,9 @@ async def go_through(timeline: Timeline, tasks: Sequence[Trials], swap: str) -> 
     await asyncio.gather(*(one.until_probed(swap_at) for one in tasks))
     async with aiohttp.ClientSession() as session, session.post(swap) as response:
         timeline.say("the model behind the name is swapped", now=(await response.json())["serving"])
-    await asyncio.gather(*(one.until("another model", is_about_the_model, timeline.ends) for one in tasks))
-
-
-def is_about_the_model(line: LedgerEntry) -> bool:
-    return line.kind == "alarm" and line.content["about"] == "model"
+    await asyncio.gather(
+        *(one.until("another model", lambda line: line.kind == "alarm", timeline.ends) for one in tasks)
+    )
 
 
 def prepare() -> tuple[Path, Path]:
