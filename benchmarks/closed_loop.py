@@ -250,6 +250,7 @@ def report(store: SQLiteStore, timeline: Timeline, tasks: Sequence[Trials]) -> N
         timeline.say("callers", task=name, seen=dict(callers.seen), told=callers.told)
         timeline.say("figures", task=name, **{what: round(value, 2) for what, value in found.items()})
         figures += [Figure(name, what, unit(what), callers.asked, (value,)) for what, value in found.items()]
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "closed_loop_timeline.json").write_text(json.dumps(timeline.events, indent=2) + "\n")
     publish("closed_loop", figures)
 
