@@ -383,6 +383,7 @@ def test_a_person_at_a_terminal_is_asked_first(store: Path, answer: str, code: i
     assert champion(store) == after.id
 
 
+@pytest.mark.usefixtures("apart")  # forgetting empties the caches of trainers
 def test_a_caller_is_forgotten_with_the_policy_that_carries_their_words(store: Path, run: Run) -> None:
     asked = Case(({"role": "user", "content": "my name is Ann"},))
     carrier = Policy(instructions="Answer.", demos=(Demo(asked, "hello"),))

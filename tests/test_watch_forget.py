@@ -29,6 +29,8 @@ from gainful.watch.learning import watch_runs
 from gainful.watch.service import Helm, read_service, service_key, watch_lease
 from gainful.watch.watcher import Watcher
 
+pytestmark = pytest.mark.usefixtures("apart")  # forgetting empties the caches of trainers
+
 TASK = "task"
 PLAIN = Policy(instructions="Answer.")
 OTHER = Policy(instructions="Answer well.")
