@@ -23,10 +23,13 @@ from gainful.core import (
     Answer,
     Attempt,
     Case,
+    Choice,
     JsonObject,
+    Number,
     Policy,
     RequestRefused,
     Rollout,
+    Text,
     TrainError,
     Usage,
     judge,
@@ -81,13 +84,16 @@ class Workshop:
         """Answer each case at random under its policy, judged by the checks that learning may use.
 
         The trainer draws, several times as fast as the server, and bound by no schema; where a schema is what makes
-        answers right, so that hardly a case was answered rightly without, the server draws.
+        answers right, so that without it hardly a case was answered rightly, or none in words, the server draws.
         """
         bodies = [request(policy, case, self._run.task.kind) for policy, case in asked]
         if not any("tools" in body for body in bodies):
             rollouts = await self._drawn(asked, bodies, samples, temperature)
             is_bound = any("response_format" in body for body in bodies)
-            if not is_bound or sum(bool(one.verified) for one in rollouts) >= LEAST_UNBOUND * len(rollouts):
+            solved = sum(bool(one.verified) for one in rollouts)
+            is_in_words = isinstance(self._run.task.kind, Text | Number | Choice)  # what is learned in words, if it can
+            least = 1 if is_in_words else LEAST_UNBOUND * len(rollouts)
+            if not is_bound or solved >= least:
                 return rollouts
         return await self._served_rollouts(self._affordable(asked, len(samples)), samples, temperature)
 
