@@ -43,8 +43,8 @@ class Counts(Value, frozen=True):
     """What became of the samples: for the report, and to see at once what is not knowledge.
 
     ``chosen`` may be from earlier rounds too.  ``usual_share`` is the share of the most frequent answer among them, in
-    [0, 1].  ``copied`` counts those whose
-    answer stands word for word among the demos that questions of its kind were shown with.
+    [0, 1].  ``copied`` counts those whose answer stands word for word among the demos that questions of its kind were
+    shown with.
     """
 
     cases: int

@@ -2,7 +2,7 @@
 
 Each case is answered a few times, and many times more where none of that was right.  While a kind of question has
 hardly come right at all, and nothing has been learned yet, its cases are asked on, beside examples of what has: of
-three letters backwards one sample in a thousand was right, and with a handful of lessons one in twenty.
+three letters backwards one sample in a thousand was right, and with 30 lessons one in sixteen.
 """
 
 from __future__ import annotations

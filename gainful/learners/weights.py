@@ -114,13 +114,14 @@ class Course:
     async def _round(self, head: Policy, number: int) -> tuple[Taught, Policy | None]:
         """Answer and train once; return what came of it, and the student where there was enough to learn from."""
         teaching, seed, method = self._teaching, self._evidence.seed, self._method_for(head)
-        is_pooled = method == "rejection" and teaching.start == "base"
+        is_pooled = self._method == "rejection" and teaching.start == "base"
         cases = self._practice.draw(head, number, self._solved)
         if method == "distillation":
             teachers, rollouts = Teachers(head), await self._workshop.answer(head, cases)
         else:
             teachers, rollouts = await self._practice.answered(head, cases)
-        self._shown |= {kind: teachers.under(kind).demos for kind in {OTHER, *self._kinds.values()}}
+        demos = {kind: teachers.under(kind).demos for kind in {OTHER, *self._kinds.values()}}
+        self._shown |= {kind: shown for kind, shown in demos.items() if shown}  # a student is shown none
         all_rollouts = [*self._solved.values(), *rollouts]
         if is_pooled:
             self._solved |= {rollout.case.id: rollout for rollout in rollouts if rollout.verified}
