@@ -416,3 +416,19 @@ def test_everything_is_there_when_the_store_is_opened_again(reopen: Opener) -> N
         assert store.repairs("task") == [repair(1)]
         assert store.probes("task") == [probe(1)]
         assert store.take_lease("watch", "b", 10.0) is None
+
+
+# --- how things stand
+
+
+def test_what_stands_is_the_last_that_was_said_of_it_task_by_task(reopen: Opener) -> None:
+    with reopen() as store:
+        assert store.standing("task", "canary") is None
+        store.put_standing("task", "canary", 1.0, {"n": 1, "why": "é"})
+        store.put_standing("task", "canary", 2.5, {"n": 2, "gain": None})
+        store.put_standing("task", "hold-back", 3.0, {})
+        store.put_standing("other", "canary", 4.0, {"n": 9})
+    with reopen() as store:
+        assert store.standing("task", "canary") == (2.5, {"n": 2, "gain": None})
+        assert store.standing("task", "hold-back") == (3.0, {})
+        assert store.standing("other", "hold-back") is None

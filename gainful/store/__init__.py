@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gainful.core import StoreError
-from gainful.store.bank import Bank, Banked, Forgotten, Lease, Probe, Repair, Tally
+from gainful.store.bank import Bank, Banked, Forgotten, Lease, Probe, Repair, Standing, Tally
 from gainful.store.database import Sync
 from gainful.store.log import LogKeeper
 from gainful.store.memo import MemoModel, memo_key
@@ -29,6 +29,7 @@ __all__ = [
     "Repair",
     "Run",
     "SQLiteStore",
+    "Standing",
     "Store",
     "Sync",
     "Tally",

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from gainful.core import Answer, Arm, Case, Exchange, StoreError, Value
+from gainful.core import Answer, Arm, Case, Exchange, JsonObject, StoreError, Value
 from gainful.store.traffic import Feedback
 
 Side: TypeAlias = Literal["dev", "held-out", "never"]
@@ -111,6 +111,13 @@ class Tally(Value, frozen=True):
     completion_tokens: int = 0
     cost_usd: float | None = None
     added_ms: float = 0.0
+
+
+class Standing(NamedTuple):
+    """How something stood at Unix time ``at``."""
+
+    at: float
+    content: JsonObject
 
 
 class Lease(NamedTuple):
@@ -214,6 +221,14 @@ class Bank(Protocol):
 
     def tallies(self, task: str, *, since_hour: int = 0) -> list[Tally]:
         """Return the tallies of *task* from an hour on, the oldest first."""
+        ...
+
+    def put_standing(self, task: str, name: str, at: float, content: JsonObject) -> None:
+        """Keep how *name* stands at Unix time *at*, in place of what was kept of it before."""
+        ...
+
+    def standing(self, task: str, name: str) -> Standing | None:
+        """Return how *name* stood last, ``None`` where nobody has said so."""
         ...
 
     # --- who may learn now

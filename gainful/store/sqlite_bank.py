@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from gainful.core import Case, StoreError, Value
-from gainful.store.bank import Banked, Forgotten, Lease, Probe, Repair, Side, Signal, Tally
+from gainful.core import Case, JsonObject, StoreError, Value
+from gainful.store.bank import Banked, Forgotten, Lease, Probe, Repair, Side, Signal, Standing, Tally
 from gainful.store.compact import encode, long_id, pack, short_id
 from gainful.store.database import Database
 from gainful.store.forget import brought, forget
@@ -216,6 +216,18 @@ class SQLiteBank:
             f"SELECT {_COLUMNS} FROM tallies {OF_TASK} AND hour >= ? ORDER BY hour, policy, arm", task, since_hour
         )
         return [Tally(hour, long_id(policy), *rest) for hour, policy, *rest in rows]
+
+    def put_standing(self, task: str, name: str, at: float, content: JsonObject) -> None:
+        packed = pack(encode(content))
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO standing (task, name, at, content) VALUES (?, ?, ?, ?)",
+                (enter_task(connection, task), name, at, packed),
+            )
+
+    def standing(self, task: str, name: str) -> Standing | None:
+        row = self._database.row(f"SELECT at, content FROM standing {OF_TASK} AND name = ?", task, name)
+        return Standing(row[0], self._database.read(_any, row[1])) if row else None
 
     # --- leases
 
