@@ -30,7 +30,7 @@ from gainful.tasks.improving import Improving
 from gainful.watch import forget as forgetting
 from gainful.watch import lock as locks
 from gainful.watch import watcher
-from gainful.watch.service import FORCED, Helm, Service, next_seed, service_key
+from gainful.watch.service import ALONE, FORCED, Helm, Service, next_seed, service_key
 from gainful.watch.status import read_status
 
 REASON = "a person asked for it"
@@ -38,6 +38,10 @@ REASON = "a person asked for it"
 TaskArgument = Annotated[str, typer.Argument(help="The task's name, or its file (.toml).")]
 StoreOption = Annotated[Path | None, typer.Option("--store", help="The store [default: in your data directory].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+HoldbackOption = Annotated[
+    float, typer.Option(min=0, max=0.5, help="The share of requests that stays on the former champion.")
+]
+HOLDBACK = Improving().holdback
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -92,9 +96,7 @@ def unpin(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = F
 def promote(
     task: TaskArgument,
     policy: Annotated[str, typer.Argument(help="The policy's id, or at least 6 digits of its beginning.")],
-    holdback: Annotated[
-        float, typer.Option(min=0, max=0.5, help="The share of requests that stays on the former champion.")
-    ] = Improving().holdback,
+    holdback: HoldbackOption = HOLDBACK,
     yes: YesOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -102,7 +104,9 @@ def promote(
     """Put a policy into service without a proof."""
     with _opened(task, store, to_write=True) as at:
         id = at.store.policy(policy).id
-        _ask(f"Put policy {id[:12]} into service for {at.task!r}? This voids: {FORCED}.", yes or as_json)
+        _refuse_anothers(at, id)
+        voids = FORCED if holdback else f"{FORCED}; {ALONE}"
+        _ask(f"Put policy {id[:12]} into service for {at.task!r}? This voids: {voids}.", yes or as_json)
 
         def move(helm: Helm) -> Service:
             return helm.force(id, next_seed(at.task, helm.state), holdback)
@@ -148,6 +152,7 @@ def lock(
 
 def unlock(
     file: Annotated[Path, typer.Argument(help="What gainful lock wrote.")],
+    holdback: HoldbackOption = HOLDBACK,
     yes: YesOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -164,7 +169,7 @@ def unlock(
             asked = f"Put policy {found.id[:12]} into service for {found.task!r}?"
             _ask(f"{asked} This voids: {locks.void(found)}.", yes or as_json)
         words_of = f"Policy {found.id[:12]} is in service."
-        _moved(at, lambda helm: locks.restore(opened, found, helm), as_json, words_of)
+        _moved(at, lambda helm: locks.restore(opened, found, helm, holdback), as_json, words_of)
 
 
 def forget(
@@ -218,6 +223,19 @@ def _opened(task: str, store: Path | None, *, to_write: bool = False) -> Iterato
             listed = ", ".join(map(words.clean, known)) or "none yet"
             raise StoreError(f"store {str(place)!r} knows no task {name!r}; give one of: {listed}")
         yield _Place(opened, name)
+
+
+def _refuse_anothers(at: _Place, policy: str) -> None:
+    """Raise ``StoreError`` for a policy that was tried on other tasks and never on this one."""
+    history = [one.policy for one in at.store.champion_history(at.task)]
+    if policy in history or at.store.attempts(at.task, policy):
+        return
+    others = [task for task in at.store.tasks() if at.store.attempts(task, policy)]
+    if others:
+        raise StoreError(
+            f"policy {policy[:12]} has answered cases of {', '.join(map(repr, others))} and none of {at.task!r}; "
+            "promote a policy of this task's own"
+        )
 
 
 def _existing(store: Path | None) -> Path:

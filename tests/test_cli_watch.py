@@ -22,12 +22,12 @@ from worlds import QUICK, scripted, store_in, sums
 
 import gainful
 from gainful import cli
-from gainful.core import Case, Demo, Exchange, Policy, canonical, digest
+from gainful.core import Answer, Attempt, Case, Demo, Exchange, Policy, canonical, digest
 from gainful.models import ScriptedModel
 from gainful.proxy.keys import make_key
 from gainful.store import Banked, SQLiteStore, Tally, open_store
 from gainful.tasks.split import content
-from gainful.watch.service import FORCED, PINNED, TAKEN_BACK, Helm, service_key, watch_lease
+from gainful.watch.service import ALONE, FORCED, PINNED, TAKEN_BACK, Helm, service_key, watch_lease
 
 BASELINE, BETTER, OTHER = (Policy(instructions=word) for word in ("Answer.", "Add.", "Count."))
 TASK = "support: mood"
@@ -267,10 +267,24 @@ def test_promote_by_the_beginning_of_an_id_says_what_it_voids_and_holds_a_share_
         assert (stage.share, stage.policy, len(stage.seed)) == (0.03, BASELINE.id, 64)
 
 
+def test_promote_refuses_a_policy_that_was_tried_on_another_task_alone(store: Path, run: Run) -> None:
+    answered = Attempt(case="c", policy=BETTER.id, answer=Answer(text="yes"))
+    with SQLiteStore(store) as opened:
+        opened.put_attempts("another", [answered])
+    said = run("promote", TASK, BETTER.id, "--store", store, code=2)
+
+    assert f"policy {BETTER.id[:12]} has answered cases of 'another' and none of {TASK!r}" in said
+    assert champion(store) == BASELINE.id
+    with SQLiteStore(store) as opened:
+        opened.put_attempts(TASK, [answered])
+    run("promote", TASK, BETTER.id, "--store", store)
+    assert champion(store) == BETTER.id
+
+
 def test_promote_may_leave_nothing_on_the_former_champion(store: Path, run: Run) -> None:
     found = json.loads(run("promote", TASK, BETTER.id, "--holdback", "0", "--store", store, "--json"))
 
-    assert found == {"task": TASK, "moved": "promoted", "champion": BETTER.id, "void": FORCED}
+    assert found == {"task": TASK, "moved": "promoted", "champion": BETTER.id, "void": f"{FORCED}; {ALONE}"}
     with SQLiteStore(store) as opened:
         assert helm(opened).state.holdback is None
 
@@ -486,6 +500,10 @@ def test_what_nothing_confirmed_says_so_where_it_is_restored(store: Path, tmp_pa
 
     assert "names no confirmation" in shown
     assert champion(tmp_path / "elsewhere.db") == BASELINE.id
+    with SQLiteStore(tmp_path / "elsewhere.db") as there:
+        stage = helm(there).state.holdback
+    assert stage is not None
+    assert (stage.policy, stage.share) == (OTHER.id, 0.03)  # who was in service there can still be compared with
 
 
 def test_a_lock_file_in_which_anything_was_changed_is_refused(store: Path, tmp_path: Path, run: Run) -> None:

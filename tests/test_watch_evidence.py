@@ -69,6 +69,6 @@ def test_a_champion_that_comes_back_is_held_against_what_it_was_and_against_nobo
         watch = HoldbackWatch(store, task, champion, None, 0, quality)
         watch.read(1e9)
 
-    assert watch.known == 600 + (600 if champion == "known" else 20)
-    assert watch.drifts is drifts
-    assert watch.reference is not None
+    assert watch.told["known"] == 600 + (600 if champion == "known" else 20)
+    assert watch.drifts == ("quality" if drifts else "")
+    assert watch.told["reference"] is not None

@@ -148,6 +148,25 @@ def test_a_bad_champion_that_was_forced_in_is_taken_back_by_the_hold_back(store:
     assert street.asked < 600
 
 
+def test_a_pinned_champion_that_is_worse_stays_and_whoever_pinned_it_is_told(
+    store: SQLiteStore, street: Street
+) -> None:
+    helm = installed(store, street, BETTER)
+    store.put_policy(WORSE)
+    helm.force(WORSE.id, "5eed", 0.5)
+    helm.pin()
+    watcher = Watcher(street.task, workplace(store, street))
+
+    for _ in range(8):
+        street.ask(50)
+        look(watcher)
+
+    lines = store.ledger(service_key("sums"))
+    assert [line.kind for line in lines[:3]] == ["promoted", "pinned", "alarm"]
+    assert lines[2].content["about"].startswith("worse than the former champion")
+    assert store.champion("sums") == WORSE.id
+
+
 def test_no_known_score_means_hold(store: SQLiteStore, clock: Clock) -> None:
     blind = replace(sums(), checks=(Grounding(),))  # which nobody trusts
     street = Street(store, blind, scripted(), case, clock)

@@ -1,8 +1,9 @@
 """A challenger on its way in: is it harmless enough to go on, harmful enough to end, or is it too early to say?
 
 Guarantees: all live evidence on one challenger counts together, from its first shadow on; a stage goes on only while
-the evidence says that the challenger is not worse by the margin, no guard has rung, and the stage itself has been seen;
-missing evidence means hold.  The same exchanges give the same verdict, so a watcher that died reads them again.
+the evidence says that the challenger is not worse by the margin, no guard has rung, and the stage itself and every
+critical slice have been seen; missing evidence means hold.  The same exchanges give the same verdict, so a watcher that
+died reads them again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from gainful.core import JsonObject
 from gainful.gate import Canary
 from gainful.store import Store
 from gainful.tasks import Task
-from gainful.watch.evidence import Blocks, Scorer, Scores
+from gainful.watch.evidence import CRITICAL, Blocks, Scorer, Scores
 from gainful.watch.service import Stage
 
 Verdict: TypeAlias = Literal["roll back", "go on", "hold"]
@@ -22,6 +23,7 @@ Verdict: TypeAlias = Literal["roll back", "go on", "hold"]
 LEVEL_QUALITY = 0.045  # chance that a harmless challenger is ever taken back for its quality
 LEVEL_GUARDS = 0.005  # the same for all guards together: 5 % in all; what they look for is seldom subtle
 LEAST_SEEN = 10  # differences in quality that a stage must bring of its own before the next
+LEAST_CRITICAL = 10  # comparisons of each critical slice, over all stages, before a challenger goes on
 BATCH = 500
 TOLD = ("n", "mean", "harm", "worth", "harm_needed", "worth_needed")  # of each test, for ledger and page
 
@@ -86,6 +88,9 @@ class CanaryWatch:
         for name, test in self.tests.items():
             if test.judge() == "roll back":
                 return "roll back", f"{name}: worse than the champion by more than the margin, on {test.n} comparisons"
+        for name, test in self.tests.items():
+            if name.startswith(CRITICAL) and test.n < LEAST_CRITICAL:
+                return "hold", f"{name}: {test.n} comparisons, {LEAST_CRITICAL} are needed"
         if self.seen >= LEAST_SEEN and self.tests["quality"].judge() == "go on":
             return "go on", f"quality: not worse by the margin, on {self.tests['quality'].n} comparisons"
         return "hold", f"{self.seen} comparisons in this stage, too few or undecided"

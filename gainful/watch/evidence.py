@@ -26,6 +26,7 @@ from gainful.watch.intake import known, stored_case
 from gainful.watch.service import Stage
 from gainful.watch.traffic_task import needs_targets, proof_checks
 
+CRITICAL = "critical: "  # begins the name of a slice's score
 SHADOW = "-shadow"  # ends the id of an unheard reply, behind the id of the heard one it goes with
 GRACE_BLOCKS = 2  # a block is closed when its lane is so many further on: replies of one lane overtake one another
 FIRST_USUAL = 20  # champion's requests before it is known what is slow or dear
@@ -63,22 +64,27 @@ class Scores:
     @property
     def names(self) -> list[str]:
         """What is scored."""
-        return ["quality", "errors", "latency", "cost", *(f"critical: {name}" for name in self._critical)]
+        return ["quality", "errors", "latency", "cost", *(f"{CRITICAL}{name}" for name in self._critical)]
 
     def of(self, exchange: Exchange) -> dict[str, float | None]:
         """Return the scores of one request, and let the champion's say what is usual."""
-        is_error = exchange.status >= 400 or exchange.verdict == "failed-open"
-        quality = None if is_error else self._quality(exchange)
+        failed = is_error(exchange)
+        quality = None if failed else self._quality(exchange)
         elapsed_ms, tokens = exchange.usage.elapsed_ms, _tokens(exchange)
-        scores: dict[str, float | None] = {"quality": quality, "errors": float(not is_error)}
-        scores["latency"] = None if is_error else self._slow.score(elapsed_ms)
-        scores["cost"] = None if is_error else self._dear.score(tokens)
+        scores: dict[str, float | None] = {"quality": quality, "errors": float(not failed)}
+        scores["latency"] = None if failed else self._slow.score(elapsed_ms)
+        scores["cost"] = None if failed else self._dear.score(tokens)
         for name, pattern in self._critical.items():
-            scores[f"critical: {name}"] = quality if _speaks_of(pattern, stored_case(exchange)) else None
-        if not is_error and exchange.seat is not None and exchange.seat.arm == "champion":
+            scores[f"{CRITICAL}{name}"] = quality if _speaks_of(pattern, stored_case(exchange)) else None
+        if not failed and exchange.seat is not None and exchange.seat.arm == "champion":
             self._slow.add(elapsed_ms)
             self._dear.add(tokens)
         return scores
+
+
+def is_error(exchange: Exchange) -> bool:
+    """Whether a request failed, or was answered without what its policy asks for."""
+    return exchange.status >= 400 or exchange.verdict == "failed-open"
 
 
 def quality_of(store: Store, task: Task) -> Scorer:

@@ -1,26 +1,86 @@
 """After a promotion, for ever: is the champion still no worse than the one before, and as good as when it came in?
 
-Guarantees: without cause the alarms ring no more often than once in ``RUN_LENGTH`` comparisons or scores on average,
-the one on quality itself where the bound it is held against is below the truth; a champion that is taken back was worse
-in the comparison, or bad by itself with the comparison against it.
+Three comparisons, each of quality and of errors: with the former champion in the same blocks, where a hold-back stage
+keeps it; with what the former champion was before it left; and with what the champion itself was at first.  The first
+alone takes a champion back.  The other two do where the first speaks against it too, or where nothing is held back that
+could speak; else they say that something has changed.
+
+Guarantees: without cause each alarm rings no more often than once in ``RUN_LENGTH`` comparisons or scores on average,
+the last two where the bound that they hold the champion against is below the truth.  An answer that failed open, or
+that the model refused, is an error; a model that was out of reach is one only beside the former champion's requests,
+which it meets as often.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from gainful.core import JsonObject
+from gainful.core import Exchange, JsonObject
 from gainful.gate import Alarm, mean_interval, proportion_interval
 from gainful.store import Store
 from gainful.tasks import Task
-from gainful.watch.evidence import Blocks, Scorer
+from gainful.watch.evidence import Blocks, Scorer, is_error
 from gainful.watch.service import Stage
 
 RUN_LENGTH = 10_000  # comparisons between two false alarms, on average at least
-REFERENCE = 500  # first known scores; a bound below their mean is what the champion is held against afterwards
-REFERENCE_LEVEL = 0.05  # two-sided: in 1 of 40 promotions the bound is above the truth, and the alarm rings sooner
+REFERENCE = 500  # known scores; a bound below their mean is what the champion is held against
+LEAST_BEFORE = 20  # known scores of the former champion, to say what it was
+REFERENCE_LEVEL = 0.05  # two-sided: in 1 of 40 promotions a bound is above the truth, and its alarm rings sooner
 LOOK_BACK = 200_000  # exchanges read again when a watcher starts: an alarm may begin anywhere
+LOOK_BEFORE = 20_000  # exchanges before the champion came in, among which the former one's last scores are
 BATCH = 500
+
+WORSE = {"quality": "worse than the former champion", "errors": "requests fail more often than the former champion's"}
+CHANGED = {"quality": "quality has fallen", "errors": "requests fail more often than before"}
+FALLEN = {"quality": "quality", "errors": "the share of requests that do not fail"}
+
+
+class Former(NamedTuple):
+    """The champion before, and the last exchange before it left."""
+
+    policy: str
+    row: int
+
+
+class Level:
+    """Whether scores stay above a reference: the given one, or a bound below the mean of the first ones."""
+
+    def __init__(self, margin: float, reference: float | None = None) -> None:
+        self.alarm = Alarm(margin, RUN_LENGTH)
+        self.reference = reference
+        self.known = 0
+        self._first: list[float] = []
+
+    def see(self, score: float) -> None:
+        """Enter the next score, in [0, 1]."""
+        self.known += 1
+        if self.reference is not None:
+            self.alarm.see(score - self.reference)
+            return
+        self._first.append(score)
+        if len(self._first) == REFERENCE:
+            self.reference = _lowest(self._first)
+
+
+class Pairs:
+    """Differences between the champion and the former one."""
+
+    def __init__(self, margin: float) -> None:
+        self.alarm = Alarm(margin, RUN_LENGTH)
+        self._sum, self.n = 0.0, 0
+
+    @property
+    def mean(self) -> float | None:
+        """The champion's mean score minus the former one's; ``None`` where nothing was compared."""
+        return self._sum / self.n if self.n else None
+
+    def see(self, difference: float) -> None:
+        """Enter the next, in [-1, 1]."""
+        self.n += 1
+        self._sum += difference
+        self.alarm.see(difference)
 
 
 class HoldbackWatch:
@@ -30,7 +90,14 @@ class HoldbackWatch:
     """
 
     def __init__(
-        self, store: Store, task: Task, champion: str | None, stage: Stage | None, since: int, quality: Scorer
+        self,
+        store: Store,
+        task: Task,
+        champion: str | None,
+        stage: Stage | None,
+        since: int,
+        quality: Scorer,
+        former: Former | None = None,
     ) -> None:
         self._store = store
         self._task = task
@@ -40,28 +107,33 @@ class HoldbackWatch:
         self._blocks = None if stage is None else Blocks(stage)
         self._scores: dict[str, dict[str, float | None]] = {}
         margin = task.improving.margin
-        self.against_former = Alarm(margin, RUN_LENGTH)
-        self.by_itself = Alarm(margin, RUN_LENGTH)
-        self._sum, self.compared = 0.0, 0
-        self._first: list[float] = []
-        self.reference: float | None = None  # what quality is held against, once enough is known
-        self.known = 0
-
-    @property
-    def gain(self) -> float | None:
-        """The champion's mean score minus the former one's, in comparisons so far; ``None`` where there is none."""
-        return self._sum / self.compared if self.compared else None
+        self.served = 0
+        self._came_in = 0 if former is None else former.row
+        self.against_former = {name: Pairs(margin) for name in WORSE}
+        self.by_itself = {name: Level(margin) for name in WORSE}
+        self.as_before = {name: Level(margin, bound) for name, bound in self._before(former).items()}
 
     @property
     def told(self) -> JsonObject:
         """The evidence, for ledger and page."""
+        quality, itself, before = self.against_former["quality"], self.by_itself["quality"], self.as_before
         return {
-            "compared": self.compared,
-            "gain": self.gain,
-            "against former": self.against_former.evidence,
-            "known": self.known,
-            "reference": self.reference,
-            "by itself": self.by_itself.evidence,
+            "served": self.served,
+            "compared": quality.n,
+            "gain": quality.mean,
+            "against former": quality.alarm.evidence,
+            "known": itself.known,
+            "reference": itself.reference,
+            "by itself": itself.alarm.evidence,
+            "before": before["quality"].reference if "quality" in before else None,
+            "as before": before["quality"].alarm.evidence if "quality" in before else None,
+            "errors": {
+                "compared": self.against_former["errors"].n,
+                "gain": self.against_former["errors"].mean,
+                "against former": self.against_former["errors"].alarm.evidence,
+                "by itself": self.by_itself["errors"].alarm.evidence,
+                "as before": before["errors"].alarm.evidence if "errors" in before else None,
+            },
         }
 
     def read(self, until: float) -> None:
@@ -71,52 +143,78 @@ class HoldbackWatch:
                 if exchange.at > until:
                     return
                 self._row = row
-                arm = "champion" if exchange.seat is None else exchange.seat.arm
-                score = None if exchange.status >= 400 else self._quality(exchange)
-                if arm == "champion" and exchange.policy == self._champion and score is not None:
-                    self._see_itself(score)
+                scores = self._scored(exchange)
+                if _is_champions(exchange) and exchange.policy == self._champion:
+                    self._see_itself(row, exchange, scores)
                 if self._blocks is not None and exchange.seat is not None:
                     if exchange.seat.holdback != self._blocks.stage.id:
                         continue
-                    self._scores[exchange.id] = {"quality": score}
+                    self._scores[exchange.id] = scores
                     for block in self._blocks.add(exchange):
-                        found = self._blocks.difference(block, self._scores).get("quality")
-                        if found is not None:
-                            self._see_former(-found)
+                        for name, difference in self._blocks.difference(block, self._scores).items():
+                            self.against_former[name].see(-difference)
                         for done in block:
                             del self._scores[done.id]
 
-    def _see_itself(self, score: float) -> None:
-        self.known += 1
-        if self.reference is not None:
-            self.by_itself.see(score - self.reference)
-            return
-        self._first.append(score)
-        if len(self._first) == REFERENCE:
-            self.reference = _lowest(self._first)
+    def _scored(self, exchange: Exchange) -> dict[str, float | None]:
+        failed = is_error(exchange)
+        return {"quality": None if failed else self._quality(exchange), "errors": float(not failed)}
 
-    def _see_former(self, difference: float) -> None:
-        self.compared += 1
-        self._sum += difference
-        self.against_former.see(difference)
+    def _see_itself(self, row: int, exchange: Exchange, scores: Mapping[str, float | None]) -> None:
+        is_since = row > self._came_in
+        self.served += is_since
+        for name, score in scores.items():
+            if score is None or (name == "errors" and exchange.status >= 500):  # the model's, whoever asks it
+                continue
+            self.by_itself[name].see(score)
+            if name in self.as_before and is_since:
+                self.as_before[name].see(score)
+
+    def _before(self, former: Former | None) -> dict[str, float]:
+        """Return bounds below what the former champion's last answers were worth, by name, where enough is known."""
+        if former is None:
+            return {}
+        last: dict[str, deque[float]] = {name: deque(maxlen=REFERENCE) for name in WORSE}
+        row = max(0, former.row - LOOK_BEFORE)
+        while row < former.row and (rows := self._store.exchanges_after(self._task.name, row, limit=BATCH)):
+            for row, exchange in rows:
+                if row > former.row:
+                    break
+                if _is_champions(exchange) and exchange.policy == former.policy and exchange.status < 500:
+                    for name, score in self._scored(exchange).items():
+                        if score is not None:
+                            last[name].append(score)
+        return {name: _lowest(scores) for name, scores in last.items() if len(scores) >= LEAST_BEFORE}
 
     @property
     def takes_back(self) -> str:
         """Why the champion is to be taken back; empty where it is not."""
-        if self.against_former.rings:
-            return f"worse than the former champion, on {self.compared} comparisons in the hold-back"
-        if self.by_itself.rings and self.gain is not None and self.gain < 0.0:
-            return f"quality fell below {self.reference:.3f}, and the hold-back speaks for the former champion"
+        for name, pairs in self.against_former.items():
+            if pairs.alarm.rings:
+                return f"{WORSE[name]}, on {pairs.n} comparisons in the hold-back"
+        for name, pairs in self.against_former.items():
+            fallen = self._fallen(name)
+            if fallen is not None and (self._blocks is None or (pairs.mean or 0.0) < 0.0):
+                speaks = "nothing is held back to compare with" if self._blocks is None else "the hold-back agrees"
+                return f"{FALLEN[name]} is below {fallen.reference:.3f}, on {fallen.known} requests, and {speaks}"
         return ""
 
     @property
-    def drifts(self) -> bool:
-        """Whether quality fell below what it was when the champion came in."""
-        return self.by_itself.rings
+    def drifts(self) -> str:
+        """What is worse than it was, by its name in ``CHANGED``; empty where nothing is."""
+        return next((name for name in WORSE if self._fallen(name) is not None), "")
+
+    def _fallen(self, name: str) -> Level | None:
+        levels = (levels[name] for levels in (self.as_before, self.by_itself) if name in levels)
+        return next((level for level in levels if level.alarm.rings), None)
+
+
+def _is_champions(exchange: Exchange) -> bool:
+    return exchange.seat is None or exchange.seat.arm == "champion"
 
 
 def _lowest(scores: Sequence[float]) -> float:
     """Return a bound below the mean that *scores* come from; exact for pass/fail."""
     if set(scores) <= {0.0, 1.0}:
         return proportion_interval(int(sum(scores)), len(scores), REFERENCE_LEVEL)[0]
-    return mean_interval(scores, REFERENCE_LEVEL)[0]
+    return mean_interval(list(scores), REFERENCE_LEVEL)[0]

@@ -17,7 +17,7 @@ from gainful.loop.events import Opened
 from gainful.loop.journal import read_events
 from gainful.models.adapters import find_adapter
 from gainful.store import LedgerEntry, Run, Store
-from gainful.watch.service import FORCED, Helm, Service, read_service, service_key
+from gainful.watch.service import FORCED, Helm, Service, next_seed, read_service, service_key
 
 FORMAT = "urn:gainful:lock:v1"
 
@@ -135,8 +135,10 @@ def void(lock: Lock) -> str:
     )
 
 
-def restore(store: Store, lock: Lock, helm: Helm) -> Service:
-    """Put the policy of *lock* into service; nothing happens where it is in service already.
+def restore(store: Store, lock: Lock, helm: Helm, holdback: float) -> Service:
+    """Put the policy of *lock* into service, for all but the share *holdback* where another policy was in service.
+
+    Nothing happens where it is in service already.
 
     Raises ``AdapterNotFound`` where the files of its adapter are not here: a lock file names them and holds no weights.
     """
@@ -146,4 +148,5 @@ def restore(store: Store, lock: Lock, helm: Helm) -> Service:
         return read_service(store, lock.task)
     store.put_policy(lock.policy)
     evidence = {"lock": lock.sha256, "registration": lock.registration}
-    return helm.force(lock.id, evidence=evidence, void=void(lock))
+    share = holdback if store.champion(lock.task) is not None else 0.0
+    return helm.force(lock.id, next_seed(lock.task, helm.state), share, evidence=evidence, void=void(lock))

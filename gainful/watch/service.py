@@ -23,6 +23,7 @@ STAGE_DIGITS = 16  # of a line's hash that name the stage it began
 
 FORCED = "a person put this policy into service: no confirmation bounds the chance that it is worse"
 TAKEN_BACK = "a person took the champion back: what was certified of it no longer concerns what is in service"
+ALONE = "nothing stays on the former champion: that this one is worse can be seen by its own figures alone"
 PINNED = "a person pinned the champion: it is not taken back by itself while it is pinned"
 
 
@@ -59,7 +60,7 @@ class Service(Value, frozen=True):
 
     ``first_at`` is when the challenger was first staged.  ``champion`` is whom this ledger put into service last,
     ``None`` until it did; the store's pointer says who is in service, for a run on its own may have moved it since.
-    ``forgettings`` counts lines that say so.
+    ``since`` is when it came in, in Unix seconds, behind exchange ``row``.  ``forgettings`` counts lines that say so.
     """
 
     lines: int = 0
@@ -72,6 +73,8 @@ class Service(Value, frozen=True):
     first_at: float | None = None
     is_paused: bool = False
     is_pinned: bool = False
+    since: float | None = None
+    row: int = 0
     forgettings: int = 0
 
     def after(self, entry: LedgerEntry) -> Service:
@@ -89,6 +92,7 @@ class Service(Value, frozen=True):
                 changed |= _NO_CANARY
                 changed |= {"champion": content["champion"], "former": content["former"]}
                 changed["holdback"] = _stage(content["holdback"], entry) if content["holdback"] else None
+                changed |= {"since": content["at"], "row": content.get("row", 0)}
             case "paused" | "resumed":
                 changed["is_paused"] = entry.kind == "paused"
             case "pinned" | "unpinned":
@@ -234,6 +238,8 @@ class Helm:
     def roll_back(self, reason: str, evidence: JsonObject | None = None, *, to: str | None = None) -> Service:
         """Put the former champion, or policy *to*, back into service; a canary under way ends with it.
 
+        The line says for how many seconds the one that leaves was in service, where that is known.
+
         Raises ``StoreError`` where there is none, where *to* never was in service, and, where a watcher asks, while the
         champion is pinned or where a run of its own has replaced it: the evidence is about another one then.
         """
@@ -243,7 +249,8 @@ class Helm:
         target = self._former(state, leaving) if to is None else self._once_in_service(to)
         if target == leaving:
             raise self._refused(f"policy {target[:12]} is in service already")
-        content = {"reason": reason, "evidence": evidence or {}, "left": leaving}
+        served_s = self._clock() - state.since if state.since is not None and state.champion == leaving else None
+        content = {"reason": reason, "evidence": evidence or {}, "left": leaving, "served_s": served_s}
         return self._install(state, "rolled-back", target, None, content | {"void": "" if self.lease else TAKEN_BACK})
 
     # --- a person's
@@ -264,6 +271,7 @@ class Helm:
         state, former, id = self.state, self._store.champion(self._task), self._store.policy(policy).id
         if id == former:
             raise self._refused(f"policy {id[:12]} is in service already")
+        void = void if holdback or former is None else f"{void}; {ALONE}"
         content: JsonObject = {"registration": "", "first_at": None, "evidence": evidence or {}, "void": void}
         return self._install(state, "promoted", id, former, content, seed=seed, holdback=holdback)
 
@@ -358,7 +366,8 @@ class Helm:
         """Write the line and move the pointer; with *holdback*, that share of requests goes on with *former*."""
         is_held = former is not None and holdback != 0.0
         stage = self._stage("holdback", str(former), champion, holdback, seed) if is_held else None
-        line = {**content, "champion": champion, "former": former, "holdback": stage}
+        row = self._store.last_exchange_row()
+        line = {**content, "champion": champion, "former": former, "holdback": stage, "row": row}
         return self._move(state, kind, line, champion=self._store.policy(champion))
 
     def _move(self, state: Service, kind: LedgerKind, content: JsonObject, champion: Policy | None = None) -> Service:

@@ -27,7 +27,7 @@ from gainful.store import Lease, MemoModel, Store, open_store
 from gainful.tasks import Task, load
 from gainful.watch.canary import CanaryWatch
 from gainful.watch.evidence import quality_of, settled_at
-from gainful.watch.holdback import HoldbackWatch
+from gainful.watch.holdback import CHANGED, Former, HoldbackWatch
 from gainful.watch.intake import Intake
 from gainful.watch.learning import Learning
 from gainful.watch.probes import ProbeReport, Probes
@@ -180,13 +180,15 @@ class Watcher:
         state = helm.state
         watch = self._holdback_watch(state)
         watch.read(self._settled_at)
-        if (why := watch.takes_back) and self._former(state) is not None and not state.is_pinned:
+        why = watch.takes_back if self._former(state) is not None else ""
+        if why and not state.is_pinned:
             helm.roll_back(why, watch.told)
             log.warning("champion taken back", extra={"task": self.task.name, "reason": why})
             self._alarms.append(why)
-        elif watch.drifts:
-            helm.alarm("quality", watch.told)
-            self._alarms.append("quality has fallen")
+        elif about := why or watch.drifts:  # a pinned champion stays, and whoever pinned it is told
+            helm.alarm(about, watch.told)
+            log.warning("what is in service has become worse", extra={"task": self.task.name, "reason": about})
+            self._alarms.append(CHANGED.get(about, about))
             self._holdback = None  # watch again, by what is usual now
             self._served_since = self._store.last_exchange_row()
 
@@ -196,7 +198,9 @@ class Watcher:
         name = f"{champion} {stage.id if stage else ''}"
         if self._holdback is None or self._holdback[0] != name:
             since = max(stage.row if stage else 0, self._served_since)
-            self._holdback = name, HoldbackWatch(self._store, self.task, champion, stage, since, self._quality)
+            former = self._former(state)
+            before = Former(former, state.row) if former is not None and since <= state.row else None
+            self._holdback = name, HoldbackWatch(self._store, self.task, champion, stage, since, self._quality, before)
         return self._holdback[1]
 
     @property
