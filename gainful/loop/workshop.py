@@ -83,17 +83,16 @@ class Workshop:
     async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: range, temperature: float) -> list[Rollout]:
         """Answer each case at random under its policy, judged by the checks that learning may use.
 
-        The trainer draws, several times as fast as the server, and bound by no schema; where a schema is what makes
-        answers right, so that without it hardly a case was answered rightly, or none in words, the server draws.
+        The trainer draws, several times as fast as the server, and bound by no schema; where answers are no words and a
+        schema is what makes them right, so that without it hardly a case was answered rightly, the server draws.
         """
         bodies = [request(policy, case, self._run.task.kind) for policy, case in asked]
         if not any("tools" in body for body in bodies):
             rollouts = await self._drawn(asked, bodies, samples, temperature)
             is_bound = any("response_format" in body for body in bodies)
+            is_in_words = isinstance(self._run.task.kind, Text | Number | Choice)  # and is learned in words
             solved = sum(bool(one.verified) for one in rollouts)
-            is_in_words = isinstance(self._run.task.kind, Text | Number | Choice)  # what is learned in words, if it can
-            least = 1 if is_in_words else LEAST_UNBOUND * len(rollouts)
-            if not is_bound or solved >= least:
+            if not is_bound or is_in_words or solved >= LEAST_UNBOUND * len(rollouts):
                 return rollouts
         return await self._served_rollouts(self._affordable(asked, len(samples)), samples, temperature)
 

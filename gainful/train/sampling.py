@@ -22,6 +22,7 @@ from gainful.train.orders import Sample, Sampled
 REPLIES_AT_ONCE = 128  # under way: twice as many are hardly faster
 TOKENS_AT_ONCE = 2048  # that their replies may come to together: each is looked at by all
 PROMPTS_AT_ONCE = 512  # tokens of prompts read in one go, for the same reason
+FEW_LEFT, TIMES_AS_LONG = 1 / 8, 2  # the last replies are cut off when they are so few, and so much longer than others
 SHORTEST_STEM = 16  # tokens that prompts share, from which it pays to read them once
 
 
@@ -115,7 +116,7 @@ def _stem(model: Any, prompts: Sequence[list[int]]) -> Stem | None:
 def _replies(
     model: Any, end: int, stem: Stem | None, prompts: Sequence[list[int]], how: Sampling, random: torch.Generator
 ) -> list[list[int]]:
-    """Return the tokens of all replies, a prompt's together."""
+    """Return the tokens of all replies, a prompt's together; those that ramble on alone are cut off."""
     begun = stem.length if stem else 0
     cache = copy.deepcopy(stem.cache) if stem else None
     lengths = torch.tensor([len(prompt) - begun for prompt in prompts], device=model.device)
@@ -129,13 +130,16 @@ def _replies(
     place = (begun + lengths - 1).repeat_interleave(how.samples)
     made: list[list[int]] = [[] for _ in range(len(logits))]
     rows = torch.arange(len(logits), device=model.device)
-    for left in range(how.max_tokens, 0, -1):
+    most = how.max_tokens
+    for length in range(1, how.max_tokens + 1):
         token = _next(logits.float(), how.temperature, random)
         for row, one in zip(rows.tolist(), token.tolist(), strict=True):
             made[row].append(one)
         goes_on = token != end
         rows, token, place = rows[goes_on], token[goes_on], place[goes_on] + 1
-        if left == 1 or not len(rows):
+        if len(rows) <= FEW_LEFT * len(made):
+            most = min(most, TIMES_AS_LONG * length)
+        if length >= most or not len(rows):
             break
         seen = torch.cat([seen[goes_on], torch.eye(len(rows), dtype=torch.bool, device=model.device)], 1)
         logits, cache = _read(model, token, place, seen, cache)
