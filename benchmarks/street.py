@@ -28,7 +28,7 @@ from gainful.proxy.service import Placed, Service, judging_of, read
 from gainful.proxy.spans import RequestSpan
 from gainful.proxy.upstream import Guarded, Upstream
 from gainful.proxy.wire import Ask
-from gainful.store import MemoModel, SQLiteStore, Store
+from gainful.store import SQLiteStore, Store
 from gainful.tasks import Task
 from gainful.watch.service import service_key, settle
 from gainful.watch.watcher import Workplace
@@ -114,7 +114,6 @@ def working(store: SQLiteStore, model: Model, clock: Clock, holder: str = "one")
     return Workplace(
         store=store,
         model=model,
-        memo=MemoModel(model, store),
         model_spec="scripted",
         receipts=store.path.parent / "receipts",
         signing_key=store.path.parent / "key.pem",

@@ -17,6 +17,10 @@ from gainful.proxy.settings import Settings
 from gainful.store import Sync
 from gainful.tasks.serving import Streaming
 
+PriceOption = Annotated[
+    str | None, typer.Option("--price", help="Dollars for a million tokens, prompt,completion: 0.15,0.60")
+]
+
 
 def serve(
     tasks: Annotated[list[str], typer.Argument(help="Tasks; each is served as the model gainful/NAME.")],
@@ -32,9 +36,7 @@ def serve(
     max_extra_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens beyond a request's first call.")] = None,
     max_extra_usd: Annotated[float | None, typer.Option(min=0, help="Money beyond a request's first call.")] = None,
     corrections_per_minute: Annotated[int | None, typer.Option(min=0, help="Of all requests together.")] = None,
-    price: Annotated[
-        str | None, typer.Option(help="Dollars for a million tokens, prompt,completion: 0.15,0.60")
-    ] = None,
+    price: PriceOption = None,
     store_prompts: Annotated[Storing, typer.Option(help="How requests and replies are stored.")] = "full",
     sync: Annotated[Sync, typer.Option(help="full: replies survive a power cut too.")] = "normal",
     require_keys: Annotated[bool, typer.Option("--require-keys", help="On loopback too.")] = False,
@@ -53,7 +55,7 @@ def serve(
         store_prompts=store_prompts,
         sync=sync,
         require_keys=require_keys,
-        price=None if price is None else _price(price),
+        price=price_of(price),
         corrections_per_minute=corrections_per_minute,
         tls_certificate=tls_certificate,
         tls_key=tls_key,
@@ -61,7 +63,10 @@ def serve(
     proxy.serve(tasks, model, store or session.default_store(), settings)
 
 
-def _price(words: str) -> Price:
+def price_of(words: str | None) -> Price | None:
+    """Return the price that the option says, ``None`` where it was not given; raises ``ServeError``."""
+    if words is None:
+        return None
     try:
         prompt_usd, completion_usd = (float(word) for word in words.split(","))
     except ValueError:

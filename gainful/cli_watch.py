@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from gainful.cli_serve import PriceOption, price_of
 from gainful.core import Stopped, StoreError
 from gainful.loop import session
 from gainful.models.adapters import adapter_folder
@@ -30,7 +31,7 @@ from gainful.tasks.improving import Improving
 from gainful.watch import forget as forgetting
 from gainful.watch import lock as locks
 from gainful.watch import watcher
-from gainful.watch.service import ALONE, FORCED, Helm, Service, next_seed, service_key
+from gainful.watch.service import ALONE, FORCED, Helm, Service, next_seed, service_key, watch_lease
 from gainful.watch.status import read_status
 
 REASON = "a person asked for it"
@@ -71,6 +72,23 @@ def history(
         _print_json(lines)
     else:
         told.show_history(Console(highlight=False), lines)
+
+
+def learn(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Have the watcher try to improve the task now."""
+    with _opened(task, store, to_write=True) as at:
+        Helm(at.store, at.task, time.time).ask()
+        standing = at.store.standing(at.task, "learning")
+        is_watched = at.store.find_lease(watch_lease(at.task)) is not None
+    waits = standing.content["why"] if standing and standing.content["state"] != "nothing new" else None
+    if as_json:
+        _print_json({"task": at.task, "moved": "asked", "is_watched": is_watched, "waits_for": waits})
+        return
+    _say(f"The watcher of {at.task!r} is asked to try.")
+    if not is_watched:
+        _say("None is at work now: start gainful watch, or gainful serve --improve.")
+    if waits is not None:
+        _say(f"It said last: {waits}.")
 
 
 def pause(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
@@ -192,15 +210,16 @@ def forget(
 def watch(
     tasks: Annotated[list[str], typer.Argument(help="Tasks, as for gainful serve.")],
     model: Annotated[str, typer.Option(help="embedded, gguf:PATH, hf:REPO/FILE or openai:NAME.")] = "embedded",
-    once: Annotated[bool, typer.Option("--once", help="Do what is due now, and end: for a clock to call.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Do all that is due now, and end: for a clock to call.")] = False,
+    price: PriceOption = None,
     store: StoreOption = None,
 ) -> None:
     """Learn from what servers on the store answer; bring in what is proven, take back what is worse."""
     log_to(sys.stderr)
-    watcher.watch(tasks, model, store or session.default_store(), once=once)
+    watcher.watch(tasks, model, store or session.default_store(), once=once, price=price_of(price))
 
 
-COMMANDS = (watch, status, history, pause, resume, pin, unpin, promote, rollback, lock, unlock, forget)
+COMMANDS = (watch, status, history, learn, pause, resume, pin, unpin, promote, rollback, lock, unlock, forget)
 
 
 # --- what several of them do ------------------------------------------------------------------------------

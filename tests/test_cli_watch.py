@@ -250,6 +250,27 @@ def test_a_switch_is_one_line_in_the_ledger_and_the_same_again_changes_nothing(
     assert after == {"task": TASK, "moved": kinds[1], "champion": BASELINE.id, "void": ""}
 
 
+def test_a_person_may_ask_for_a_run_and_is_told_what_it_waits_for(store: Path, run: Run) -> None:
+    alone = run("learn", TASK, "--store", store)
+    with SQLiteStore(store) as opened:
+        opened.take_lease(watch_lease(TASK), "ann's machine 4711", 3600.0)
+        opened.put_standing(TASK, "learning", AT, {"state": "nothing new", "why": "nothing new to learn"})
+    told = run("learn", TASK, "--store", store)
+    with SQLiteStore(store) as opened:
+        opened.put_standing(TASK, "learning", AT, {"state": "cases", "why": "12 of 20 dev cases so far"})
+    waiting = run("learn", TASK, "--store", store)
+    found = json.loads(run("learn", TASK, "--store", store, "--json"))
+
+    assert alone == f"The watcher of {TASK!r} is asked to try.\nNone is at work now: start gainful watch, or " + (
+        "gainful serve --improve.\n"
+    )
+    assert told == f"The watcher of {TASK!r} is asked to try.\n"
+    assert waiting == told + "It said last: 12 of 20 dev cases so far.\n"
+    assert found == {"task": TASK, "moved": "asked", "is_watched": True, "waits_for": "12 of 20 dev cases so far"}
+    assert [kind for kind, _ in ledger(store)] == ["asked"] * 4
+    assert run("history", TASK, "--store", store, "--limit", 1).endswith("  a person asked for an improvement\n")
+
+
 def test_pinning_says_what_it_voids(store: Path, run: Run) -> None:
     assert PINNED in run("pin", TASK, "--store", store)
     assert ledger(store) == [("pinned", PINNED)]
@@ -549,6 +570,16 @@ def test_a_run_is_refused_while_a_person_has_pinned_the_champion(run: Run, tmp_p
     assert "the champion of task 'support-routing' is pinned; `gainful unpin support-routing` lets it go" in said
     with SQLiteStore(place) as opened:
         assert opened.runs() == []
+
+
+def test_a_run_is_refused_in_a_sentence_while_a_watcher_makes_one(run: Run, tmp_path: Path) -> None:
+    task, place = tmp_path / "task" / "task.toml", tmp_path / "store.db"
+    run("init", task.parent)
+    with SQLiteStore(place) as opened, opened.lock_run("support-routing"):
+        said = run("improve", task, "--store", place, code=2)
+
+    assert f"run 'support-routing' is under way in process {os.getpid()}; wait for it, or stop it" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_a_champion_with_an_adapter_is_told_in_words_and_restored_only_where_its_files_are(

@@ -494,6 +494,35 @@ class Hanging(ScriptedModel):
         return await super().complete(body, sample=sample)
 
 
+async def test_nobody_is_asked_unheard_while_the_day_s_budget_of_learning_is_spent(tmp_path: Path) -> None:
+    """A shadow that is left out leaves its request without a pair."""
+    place = staged(tmp_path / "s", 0.5, mode="shadow")
+    seen = []
+    async with serving(unjudged(), ScriptedModel(echo), place) as proxy:
+        watch = Watch(list(proxy.desk.services.values()), proxy.desk.opened)
+        with open_store(place) as store:
+            for spent in (True, False, True):
+                store.put_standing("talk", "budget", 0.0, {"is_spent": spent})
+                await watch.look(evidence=False)
+                await shadowed(proxy, 4)
+                seen.append(sum(seat_of(exchange).arm == "shadow" for exchange in stored(proxy)))
+        await watch.close()
+        counted = figures(proxy.desk.metrics.render())
+
+    assert seen == [0, 2, 2]
+    assert counted["dropped_total{task=talk,what=shadow}"] == 4
+
+
+async def test_a_server_that_starts_while_all_is_spent_asks_nobody_unheard(tmp_path: Path) -> None:
+    place = staged(tmp_path / "s", 0.5, mode="shadow")
+    with open_store(place) as store:
+        store.put_standing("talk", "budget", 0.0, {"is_spent": True})
+    async with serving(unjudged(), ScriptedModel(echo), place) as proxy:
+        await shadowed(proxy, 2)
+
+    assert [seat_of(exchange).arm for exchange in stored(proxy)] == ["champion"] * 2
+
+
 async def test_a_shadow_under_way_delays_no_shutdown(tmp_path: Path) -> None:
     model = Hanging(answers_briefly)
     async with serving(unjudged(), model, staged(tmp_path / "s", 0.5, mode="shadow")) as proxy:

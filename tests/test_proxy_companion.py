@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_proxy_process import Server, all_gone, served, task, until, workers_of
+from test_proxy_process import Server, all_gone, refused, served, task, until, workers_of
 from worlds import scripted, sums
 
 from gainful import proxy
@@ -113,6 +113,41 @@ async def test_a_watcher_that_is_another_process_learns_of_what_a_server_answers
         assert sum(tally.requests for tally in store.tallies("talk")) == 5
         assert store.champion("talk") is not None
         assert store.find_lease(watch_lease("talk")) is None  # the next one need not wait
+
+
+def limit_money(task: Path) -> None:
+    task.write_text(task.read_text() + "[improve]\nusd_per_day = 5.0\n")
+
+
+@pytest.mark.slow
+async def test_what_a_call_costs_is_known_to_a_watcher_that_is_told(task: Path) -> None:
+    limit_money(task)
+    async with served(task, "--improve", "--price", "1,2") as server:
+        await watched(server)  # without a price it would not begin
+        server.process.terminate()
+        await asyncio.to_thread(server.process.wait, 30)
+        command = [sys.executable, "-m", "gainful.cli", "watch", str(task), "--model", "openai:m", "--once"]
+        ended = []
+        for more in ([], ["--price", "1,2"]):
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *more,
+                "--store",
+                str(server.store),
+                stderr=subprocess.PIPE,
+                env={**os.environ, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"},
+            )
+            _, said = await asyncio.wait_for(process.communicate(), 60)
+            ended.append((process.returncode, b"what a call costs is not known; give --price" in said))
+
+    assert ended == [(2, True), (0, False)]
+
+
+@pytest.mark.slow
+def test_a_server_refuses_a_limit_on_money_that_its_watcher_could_not_keep(task: Path) -> None:
+    limit_money(task)
+
+    assert "improve.usd_per_day limits money" in refused(task, "--port", "0", "--improve")
 
 
 class Hours:

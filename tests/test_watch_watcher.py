@@ -16,14 +16,21 @@ import pytest
 from canary_in_service import Way, tried
 from msgspec import structs
 from street import Clock, Street, working
-from worlds import case, scripted, sums
+from worlds import case, needs_a_schema, scripted, sums
 
 from gainful.checks import Grounding
-from gainful.core import Format, JsonObject, Policy, TrainError
+from gainful.core import Format, JsonObject, Policy, StoreError, TrainError, Usage
+from gainful.loop.events import Finished, Unconfirmed
+from gainful.loop.journal import read_events
 from gainful.loop.replay import replay
 from gainful.loop.verify import verify
-from gainful.store import SQLiteStore
+from gainful.models import ScriptedModel
+from gainful.store import SQLiteStore, open_store
+from gainful.watch import watcher as watching
+from gainful.watch.budget import Budget, is_spent
+from gainful.watch.learning import MOST_FAILURES, PAUSE_S
 from gainful.watch.service import Helm, Service, read_service, service_key, watch_lease
+from gainful.watch.triggers import watch_runs
 from gainful.watch.watcher import AT_ONCE, Watcher, Workplace, is_dead, learning_model, this_process
 
 pytestmark = pytest.mark.slow  # hundreds of requests each
@@ -337,3 +344,294 @@ def test_weights_that_nobody_can_train_are_refused_before_anything_is_watched(
 
     with pytest.raises(TrainError, match="the weights of 'scripted' are not on this machine"):
         Watcher(task, workplace(store, street))
+
+
+# --- alarms, whoever starts again
+
+
+def falling(street: Street, after: int) -> ScriptedModel:
+    """A model that calls rightly until so many requests have come, and never again."""
+
+    def answer(body: JsonObject, sample: int) -> str:
+        return needs_a_schema(body, sample) if street.asked <= after else "I cannot say."
+
+    return ScriptedModel(answer)
+
+
+def test_a_fall_of_quality_rings_once_however_often_the_watcher_starts_again(
+    store: SQLiteStore, street: Street
+) -> None:
+    street.task = replace(street.task, improving=structs.replace(street.task.improving, calls_per_day=0))
+    street.model = falling(street, 700)
+    installed(store, street, BETTER)
+    street.ask(1000)
+
+    for start in range(3):
+        look(Watcher(street.task, workplace(store, street, f"start {start}")))
+        street.clock.now += 3600.0
+        assert kinds(store) == ["alarm"]
+    alarm = store.ledger(service_key("sums"))[0].content
+    street.ask(100)
+    look(Watcher(street.task, workplace(store, street, "the last one")))
+
+    assert (alarm["about"], alarm["row"], alarm["policy"]) == ("quality", 1000, BETTER.id)
+    assert kinds(store) == ["alarm"]
+    standing = store.standing("sums", "hold-back")
+    assert standing is not None
+    assert standing.content["known"] == 100  # what is usual now is learned anew
+
+
+def test_an_alarm_that_rang_before_the_watcher_died_begins_one_run(store: SQLiteStore, street: Street) -> None:
+    street.task = replace(street.task, improving=structs.replace(street.task.improving, after_errors=0))
+    helm = installed(store, street, street.task.baseline)
+    street.ask(REQUESTS)
+    helm.alarm("model", {"model": "scripted", "upto": 0.0})
+    street.clock.now += 60.0
+
+    for start in range(2):
+        look(Watcher(street.task, workplace(store, street, f"start {start}")))
+        street.clock.now += 3600.0
+        if (state := helm.state).canary is not None:
+            Helm(store, "sums", street.clock).force(state.canary.policy)  # so that another run could begin
+
+    assert [run.spec["watch"]["why"] for run in watch_runs(store, "sums")] == ["another model answers behind the name"]
+
+
+# --- what may be spent
+
+
+@pytest.mark.slow
+def test_a_run_that_breaks_is_charged_what_it_called_and_closed_with_it(store: SQLiteStore, street: Street) -> None:
+    task = replace(street.task, improving=structs.replace(street.task.improving, probes=0))
+    installed(store, street, task.baseline)
+    street.ask(REQUESTS)
+    model = ScriptedModel(needs_a_schema, failing=range(60, 10**9))
+    watcher = Watcher(task, working(store, model, street.clock))
+    for _ in range(MOST_FAILURES):
+        look(watcher)
+        street.clock.now += PAUSE_S
+
+    (run,) = watch_runs(store, "sums")
+    *_, why, end = read_events(store, run.run)
+    assert isinstance(why, Unconfirmed)
+    assert "the run broke 3 times" in why.reason
+    assert isinstance(end, Finished)
+    assert end.search_usage.calls == len(model.calls) > 60
+    assert Budget(store, task, street.clock).left().calls == 20_000 - len(model.calls)
+
+
+@pytest.mark.slow
+def test_a_run_waits_while_the_day_s_calls_are_spent_and_goes_on_with_the_next_day(
+    store: SQLiteStore, street: Street
+) -> None:
+    task = replace(street.task, improving=structs.replace(street.task.improving, probes=0))
+    installed(store, street, task.baseline)
+    street.ask(REQUESTS)
+    model = scripted()
+    watcher = Watcher(task, working(store, model, street.clock))
+
+    async def spent_meanwhile() -> None:
+        await watcher.round()
+        while len(model.calls) < 20:
+            await asyncio.sleep(0)
+        Budget(store, task, street.clock).charge(Usage(calls=20_000))
+        await rounds(watcher)
+
+    asyncio.run(spent_meanwhile())
+    asked, waits = len(model.calls), learning(store)
+    look(watcher)
+    street.clock.now += 26 * 3600.0
+
+    assert (waits["state"], waits["why"], waits["calls_left"]) == ("spent", "the day's calls are spent", -asked)
+    assert is_spent(store, "sums")
+    assert asked == len(model.calls) < 100
+    assert look(watcher).canary is not None
+    assert [run.finished for run in watch_runs(store, "sums")] == [True]
+    assert not is_spent(store, "sums")
+
+
+def test_no_old_case_is_asked_where_nothing_is_left(store: SQLiteStore, street: Street) -> None:
+    task = replace(street.task, improving=structs.replace(street.task.improving, calls_per_day=1, after_errors=0))
+    installed(store, street, task.baseline)
+    street.ask(20)
+    model = scripted()
+    watcher = Watcher(task, working(store, model, street.clock))
+
+    for _ in range(40):
+        look(watcher)
+        street.clock.now += 3600.0
+
+    (probe,) = store.probes("sums")
+    assert len(model.calls) == len(probe.asked) == 2  # one a day: what was begun goes before what could be
+
+
+# --- one run at a time
+
+
+def test_no_run_begins_while_another_process_makes_one(store: SQLiteStore, street: Street) -> None:
+    installed(store, street, street.task.baseline)
+    street.ask(REQUESTS)
+    watcher = Watcher(street.task, workplace(store, street))
+    with open_store(store.path) as other, other.lock_run("sums"):
+        look(watcher)
+        waits = learning(store)
+        assert watch_runs(store, "sums") == []
+
+    assert waits["state"] == "locked"
+    assert waits["why"].startswith(f"run 'sums' is under way in process {os.getpid()}; wait for it")
+    assert look(watcher).canary is not None
+
+
+def test_a_watcher_s_run_holds_the_task_until_it_stops(store: SQLiteStore, street: Street) -> None:
+    helm = installed(store, street, street.task.baseline)
+    street.ask(REQUESTS)
+    watcher = Watcher(street.task, workplace(store, street))
+
+    async def begun_and_paused() -> None:
+        await watcher.round()
+        with open_store(store.path) as other:
+            with pytest.raises(StoreError, match="run 'sums' is under way in process"):
+                other.lock_run("sums")
+            helm.pause()
+            await watcher.round()
+            with other.lock_run("sums"):
+                pass
+
+    asyncio.run(begun_and_paused())
+
+    assert not watcher.is_busy
+
+
+# --- how things stand, for whoever looks on
+
+
+def learning(store: SQLiteStore) -> JsonObject:
+    return told(store, "learning")
+
+
+def told(store: SQLiteStore, name: str) -> JsonObject:
+    standing = store.standing("sums", name)
+    assert standing is not None
+    return standing.content
+
+
+def test_how_a_challenger_and_the_champion_stand_is_told_as_it_changes(store: SQLiteStore, street: Street) -> None:
+    helm = installed(store, street, BETTER)
+    twin = structs.replace(BETTER, max_tokens=200)
+    store.put_policy(twin)
+    helm.force(twin.id, "5eed", 0.1)
+    canary = helm.stage(BETTER.id, "shadow", 0.5, "5eed", "r" * 64).canary
+    watcher = Watcher(street.task, workplace(store, street))
+    assert canary is not None
+    seen = []
+    for _ in range(2):
+        street.ask(20)
+        look(watcher)
+        seen.append(told(store, "canary"))
+
+    assert [found["stage"] for found in seen] == [canary.id] * 2
+    count = seen[1]["seen"]
+    assert seen[0]["seen"] < count == seen[1]["evidence"]["quality"]["n"]
+    assert (seen[1]["verdict"], seen[1]["why"]) == ("hold", f"{count} comparisons in this stage, too few or undecided")
+    holdback, state = told(store, "hold-back"), helm.state
+    assert state.holdback is not None
+    assert (holdback["champion"], holdback["stage"]) == (twin.id, state.holdback.id)
+    assert holdback["compared"] == 4
+    assert {name: holdback[name] for name in watcher._holdback_watch(state).told} == watcher._holdback_watch(state).told
+    assert learning(store)["state"] == "ramping"
+
+
+def test_what_has_not_changed_is_not_written_again(store: SQLiteStore, street: Street) -> None:
+    street.task = replace(street.task, improving=structs.replace(street.task.improving, probes=0))
+    installed(store, street, street.task.baseline)
+    street.ask(30)
+    watcher = Watcher(street.task, workplace(store, street))
+    look(watcher)
+    names = ("hold-back", "learning", "budget")
+    before = [store.standing("sums", name) for name in names]
+    street.clock.now += 2.0
+    look(watcher)
+
+    assert None not in before
+    assert [store.standing("sums", name) for name in names] == before
+
+
+def test_what_learning_waits_for_is_said_in_words(store: SQLiteStore, street: Street) -> None:
+    helm = installed(store, street, street.task.baseline)
+    watcher = Watcher(street.task, workplace(store, street))
+    street.ask(30)
+    look(watcher)
+    cases = learning(store)
+    helm.pause()
+    look(watcher)
+    paused = learning(store)
+    helm.pin()
+    helm.resume()
+    look(watcher)
+
+    assert cases["state"] == "cases"
+    assert " dev cases and " in cases["why"]
+    assert (cases["calls_left"], cases["usd_left"]) == (20_000, None)
+    assert paused["calls_left"] == 20_000 - 1  # an old case was asked meanwhile
+    assert (paused["state"], paused["why"]) == ("paused", "learning is paused")
+    assert learning(store)["state"] == "pinned"
+
+
+# --- once
+
+
+def once(watcher: Watcher) -> None:
+    """Do all that is due, and end."""
+
+    async def begun() -> None:
+        await watching._rounds([watcher], asyncio.Event(), once=True)
+        await watcher.leave()
+
+    asyncio.run(begun())
+
+
+def test_once_takes_in_a_backlog_in_steps_between_which_what_is_bad_is_taken_back(
+    store: SQLiteStore, street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "EXCHANGES_A_ROUND", 500)
+    monkeypatch.setattr(watching, "ROUND_S", 3600.0)  # it would not end if it waited for the next round
+    task = replace(street.task, improving=structs.replace(street.task.improving, calls_per_day=0))
+    helm = installed(store, street, BETTER)
+    store.put_policy(WORSE)
+    helm.force(WORSE.id, "5eed", 0.1)
+    street.ask(2700)
+    taken_back = []
+
+    class Stepping(Watcher):
+        async def round(self) -> None:
+            await super().round()
+            taken_back.append((sum(tally.requests for tally in store.tallies("sums")), store.champion("sums")))
+
+    once(Stepping(task, workplace(store, street)))
+
+    assert taken_back == [(taken, BETTER.id) for taken in (500, 1000, 1500, 2000, 2500, 2700)]
+
+
+def test_once_takes_in_all_asks_what_is_due_sees_a_run_through_and_ends(
+    store: SQLiteStore, street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "EXCHANGES_A_ROUND", 500)
+    monkeypatch.setattr(watching, "ROUND_S", 3600.0)  # it would not end if it waited for the next round
+    installed(store, street, street.task.baseline)
+    street.ask(1200)
+
+    def live() -> None:
+        once(Watcher(street.task, workplace(store, street)))
+
+    live()
+    assert sum(tally.requests for tally in store.tallies("sums")) == 1200
+    assert [run.finished for run in watch_runs(store, "sums")] == [True]
+    assert kinds(store) == ["staged"]
+    for _ in range(5):
+        street.clock.now += 600.0
+        live()
+    street.clock.now += 86_400.0
+    live()
+
+    answers = [len(probe.answers) for probe in store.probes("sums")]
+    assert answers == [2] * 6 + [1]  # all that were due were asked again, more than one round's share

@@ -86,7 +86,8 @@ def watch_for_server(plan: Plan) -> None:
     log_to(sys.stderr)
     threading.Thread(target=_end_with_server, daemon=True).start()
     try:
-        watch([str(spec) for spec in plan.tasks], str(plan.model), store_file(plan.store))
+        tasks = [str(spec) for spec in plan.tasks]
+        watch(tasks, str(plan.model), store_file(plan.store), price=plan.settings.price)
     except GainfulError as error:
         log.error("the watcher cannot start", extra={"reason": str(error)})
         sys.exit(error.exit_code)

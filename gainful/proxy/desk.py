@@ -31,6 +31,7 @@ from gainful.proxy.spans import Spans
 from gainful.proxy.upstream import Guarded
 from gainful.store import Store, open_for_reading, open_store
 from gainful.tasks import Task, load
+from gainful.watch.budget import is_spent, require_price
 from gainful.watch.service import settle
 
 CORRECTIONS = "\ncorrections"  # its place among the rates of callers, none of whom has a line end in the name
@@ -174,6 +175,8 @@ class _Opening:
                 f"money is limited for task {task.name!r}, and what a call costs is not known; give --price and "
                 "escalate to no other model, or limit calls and tokens"
             )
+        if settings.improve:
+            require_price(task, is_known=settings.price is not None)
         if not task.keyless:
             log.warning("no check judges the replies: all of this task's read an answer key", extra={"task": task.name})
         judging = judging_of(task)
@@ -197,6 +200,7 @@ class _Opening:
             stronger=self._guarded(serving.escalate, None) if serving.escalate else None,
             stream=settings.stream or serving.stream,
             now=now,
+            is_spent=is_spent(store, task.name),
         )
 
     def _guarded(self, spec: StreamingModel | str, price: Price | None) -> Guarded:

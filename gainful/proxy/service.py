@@ -41,6 +41,7 @@ from gainful.store import Store
 from gainful.tasks import Task
 from gainful.tasks.serving import Streaming
 from gainful.watch import service as watched
+from gainful.watch.budget import is_spent
 
 LOOK_S = 1.0  # between two looks at pointer and ledger: a roll-back is in service within about this
 WARM_S = 30.0  # an adapter of a large model, from a slow disk
@@ -91,13 +92,17 @@ class InService:
 
 @dataclass
 class Service:
-    """What one model name of ours stands for; ``now`` is swapped as a whole."""
+    """What one model name of ours stands for; ``now`` is swapped as a whole.
+
+    ``is_spent``: learning may spend no more today, so nobody is asked unheard.
+    """
 
     task: Task
     usual: Guarded
     stronger: Guarded | None
     stream: Streaming
     now: InService
+    is_spent: bool = False
 
     @property
     def name(self) -> str:
@@ -234,7 +239,7 @@ class Watch:
         loop = asyncio.get_running_loop()
         for service in self._services:
             try:
-                found = await loop.run_in_executor(self._thread, self._read, service, evidence)
+                found, service.is_spent = await loop.run_in_executor(self._thread, self._read, service, evidence)
             except GainfulError as error:
                 log.warning("the store cannot be read, the champion stays", extra={"reason": type(error).__name__})
                 continue
@@ -268,17 +273,18 @@ class Watch:
             looks += 1
             await self.look(evidence=looks % EVIDENCE_LOOKS == 0)
 
-    def _read(self, service: Service, evidence: bool) -> InService | None:
-        """In the thread: what is in service now, ``None`` where nothing needs to change."""
+    def _read(self, service: Service, evidence: bool) -> tuple[InService | None, bool]:
+        """In the thread: what is in service now, ``None`` where nothing needs to change, and whether all is spent."""
         if self._store is None:
             self._store = self._opened()
         now, task = service.now, service.task
+        spent = is_spent(self._store, task.name)
         if not evidence and self._is_still(now, task.name):
-            return None
+            return None, spent
         champion = now.champion
         lane = new_lane()
         found = read(self._store, task, service.usual.model.name, champion.judging, champion.limits, lane)
-        return replace(found, seating=now.seating) if found.is_like(now) else found
+        return replace(found, seating=now.seating) if found.is_like(now) else found, spent
 
     def _is_still(self, now: InService, task: str) -> bool:
         assert self._store is not None

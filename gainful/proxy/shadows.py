@@ -1,12 +1,13 @@
 """Asks the challenger what the champion was asked, once the caller has the champion's reply.
 
 Guarantees: one shadow at a time in a worker, few wait, the rest is dropped and counted; none is asked while callers
-fill the house or the model ails, for callers or for shadows; a shadow shares with callers neither circuit breaker,
-process of checks nor account, so that nothing it does is seen by one of them; it is stored as an exchange of its own,
-judged by the same checks, and never corrected.
+fill the house or the model ails, for callers or for shadows, nor, from some seconds on, after the watcher has said that
+the day's budget of learning is spent; a shadow shares with callers neither circuit breaker, process of checks nor
+account, so that nothing it does is seen by one of them; it is stored as an exchange of its own, judged by the same
+checks, and never corrected.
 
-Which shadows are dropped depends on how busy the server is and on errors before, never on the replies of the pair; an
-error of the champion's has its shadow too.
+Which shadows are dropped depends on how busy the server is, on errors before and on how many calls were made, never on
+the replies of the pair; an error of the champion's has its shadow too.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Shadows:
     async def _run(self) -> None:
         while self._waiting:
             shadow = self._waiting.popleft()
-            if not self._is_quiet(shadow.arrival.service):
+            if shadow.arrival.service.is_spent or not self._is_quiet(shadow.arrival.service):
                 self._drop(shadow.arrival)
                 continue
             try:

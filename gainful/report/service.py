@@ -94,6 +94,8 @@ def said(entry: LedgerEntry) -> str:
             return "does not come in"
         case "alarm":
             return f"alarm: {words.clip(content['about'], 80)}"
+        case "asked":
+            return "a person asked for an improvement"
         case "forgotten":
             return "a caller was forgotten" if content.get("is_done", True) else "a caller is being forgotten"
         case "pinned":

@@ -22,6 +22,7 @@ from gainful.store.traffic import Traffic
 LedgerKind: TypeAlias = Literal[
     "epoch", "opened", "closed",  # of a hold-out
     "staged", "rejected", "promoted", "rolled-back", "paused", "resumed", "pinned", "unpinned", "alarm", "forgotten",
+    "asked",
 ]  # fmt: skip
 
 GENESIS = "0" * 64  # what the first line of a ledger names as its predecessor

@@ -15,15 +15,16 @@ class Improving(Value, frozen=True):
     ``canaries`` are texts that no request has a reason to hold: nothing learns from one that does.
 
     A run starts once ``after_errors`` new errors of one group have come, or ``every_hours``; runs, probes and shadows
-    together may make ``calls_per_day``.  A proven challenger first answers a share ``shadow`` of requests unheard (0:
-    it does not), then callers, in the shares of ``ramp``; it may be worse than the champion by less than ``margin``, in
-    [0, 1) of score; requests that take ``most_slower`` times the champion's usual time, or ``most_dearer`` times its
-    usual tokens, count against it.  ``holdback`` is the share that stays on the former champion.  ``critical`` names
-    patterns: requests whose words match one are watched on their own.  ``trust_feedback``: what callers say counts as
-    proof; of challenger and champion in service only what they say within ``feedback_s`` of a request, and a request is
-    not looked at before.  ``apart``: nothing is learned for all from one key alone.  ``most_of_a_key`` is the share of
-    the cases to learn from that may come from one key where there are several.  ``probes`` cases are begun in
-    every ``probe_hours``, evenly spread, each asked three times, that many hours apart: ``3 * probes`` calls.  With
+    together may make ``calls_per_day`` and take ``usd_per_day``, which needs a price.  A proven challenger first
+    answers a share ``shadow`` of requests unheard (0: it does not), then callers, in the shares of ``ramp``; it may be
+    worse than the champion by less than ``margin``, in [0, 1) of score; requests that take ``most_slower`` times the
+    champion's usual time, or ``most_dearer`` times its usual tokens, count against it.  ``holdback`` is the share that
+    stays on the former champion.  ``critical`` names patterns: requests whose words match one are watched on their own.
+    ``trust_feedback``: what callers say counts as proof; of challenger and champion in service only what they say
+    within ``feedback_s`` of a request, and a request is not looked at before.  ``apart``: nothing is learned for all
+    from one key alone.  ``most_of_a_key`` is the share of the cases to learn from that may come from one key where
+    there are several.  ``probes`` cases are begun in every ``probe_hours``, evenly spread, each asked three times, that
+    many hours apart: ``3 * probes`` calls.  With
     ``weights`` the model's own weights are learned too, where prompts have nothing left that helps; those of a model
     that a server serves are ``train_base``, a folder or a model on the hub.
     """
@@ -31,6 +32,7 @@ class Improving(Value, frozen=True):
     after_errors: int = 20
     every_hours: float | None = None
     calls_per_day: int | None = 20_000
+    usd_per_day: float | None = None
     shadow: float = 0.25
     ramp: tuple[float, ...] = (0.01, 0.05, 0.2, 0.5)
     margin: float = 0.02
@@ -59,6 +61,8 @@ class Improving(Value, frozen=True):
         growing = list(self.ramp) == sorted(set(self.ramp))
         if not self.ramp or not growing or not 0.0 < self.ramp[0] <= self.ramp[-1] <= 0.5:
             raise TaskError(f"improve.ramp is {self.ramp!r}; it must hold growing shares above 0, up to 0.5")
+        if self.usd_per_day is not None and not 0.0 <= self.usd_per_day < float("inf"):
+            raise TaskError(f"improve.usd_per_day is {self.usd_per_day!r}; it must be an amount of dollars from 0 on")
         for name in ("after_errors", "calls_per_day", "probes"):
             value = getattr(self, name)
             if value is not None and value < 0:

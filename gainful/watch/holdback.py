@@ -33,7 +33,6 @@ LOOK_BEFORE = 20_000  # exchanges before the champion came in, among which the f
 BATCH = 500
 
 WORSE = {"quality": "worse than the former champion", "errors": "requests fail more often than the former champion's"}
-CHANGED = {"quality": "quality has fallen", "errors": "requests fail more often than before"}
 FALLEN = {"quality": "quality", "errors": "the share of requests that do not fail"}
 
 
@@ -201,7 +200,7 @@ class HoldbackWatch:
 
     @property
     def drifts(self) -> str:
-        """What is worse than it was, by its name in ``CHANGED``; empty where nothing is."""
+        """What is worse than it was, "quality" or "errors"; empty where nothing is."""
         return next((name for name in WORSE if self._fallen(name) is not None), "")
 
     def _fallen(self, name: str) -> Level | None:

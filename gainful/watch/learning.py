@@ -21,14 +21,15 @@ from gainful.loop.improve import improve
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run, Settings
 from gainful.loop.trainer import trainer_for
-from gainful.store import Lease, Store
+from gainful.store import Lease, MemoModel, Store
 from gainful.store import Run as StoredRun
 from gainful.tasks import Task
+from gainful.watch.budget import Budget, MeteredModel
 from gainful.watch.repairs import ask_again, repaired
 from gainful.watch.selection import select
 from gainful.watch.service import service_key
 from gainful.watch.traffic_task import needs_targets, traffic_task
-from gainful.watch.triggers import LATEST, Reason, reason_to_try, watch_runs
+from gainful.watch.triggers import LATEST, Reason, Waiting, reason_to_try, watch_runs
 
 PRACTICE_CASES = 400  # that weights are trained on
 DEV_CASES = 120  # that a run learns from: what the last step of a race uses, twice over
@@ -60,19 +61,27 @@ class Place(Protocol):
 
 
 class Learning:
-    """The runs of one task's watcher."""
+    """The runs of one task's watcher, which ask *model*, at the cost of *budget*, what the store does not know."""
 
     def __init__(
-        self, task: Task, store: Store, model: Model, place: Place, learners: Sequence[Learner] = ON_TRAFFIC
+        self,
+        task: Task,
+        store: Store,
+        model: Model,
+        place: Place,
+        budget: Budget,
+        learners: Sequence[Learner] = ON_TRAFFIC,
     ) -> None:
         self._task = task
         self._store = store
-        self._model = model
+        self._metered = MeteredModel(model, budget)
+        self._model = MemoModel(self._metered, store)
         self._place = place
+        self._budget = budget
         self._learners = learners
         base = task.improving.train_base or None
         self._teaching = Teaching(base=base) if task.improving.weights else None
-        self._trainer = trainer_for(task, model, self._teaching)
+        self._trainer = trainer_for(task, self._model, self._teaching)
         self._reason: Reason | None = None
         self._not_before = 0.0
         self._now = 0.0
@@ -86,30 +95,39 @@ class Learning:
         if self._failures >= MOST_FAILURES and runs and not runs[-1].finished:
             self._failures = 0
             written = len(self._store.events(runs[-1].run))
+            spent = self._budget.of_run(runs[-1].run)
             ending = (
                 Unconfirmed(reason=f"the run broke {MOST_FAILURES} times, the last time by: {why}"),
-                Finished(runs[-1].spec["champion"], False, None, (), Usage(), Usage()),
+                Finished(runs[-1].spec["champion"], False, None, (), spent, Usage()),
             )
             for place, event in enumerate(ending):
                 is_last = isinstance(event, Finished)
                 self._store.append_event(runs[-1].run, written + place, canonical(event), last=is_last)
 
-    def is_due(self, now: float, alarms: Sequence[str]) -> bool:
-        """Whether a run is to be begun, or gone on with."""
+    def waits_for(self, now: float) -> Waiting | None:
+        """Return what the next run waits for, ``None`` where one is to be begun, or gone on with."""
         self._now = now
         if now < self._not_before:
-            return False
+            return Waiting("broken", "the last run broke, and is tried again after a while")
+        left = self._budget.left()
         if (last := self._last_run()) is not None and not last.finished:
-            return True
-        self._reason = reason_to_try(self._store, self._task, now, alarms)
-        return self._reason is not None
+            return Waiting("spent", left.why) if left.is_spent else None
+        found = reason_to_try(self._store, self._task, now, left)
+        if isinstance(found, Waiting):
+            return found
+        self._reason = found
+        return None
 
     async def run(self, lease: Lease) -> None:
         """Go on with the last run, or begin one and see it through."""
         last = self._last_run()
         runs = watch_runs(self._store, self._task.name)
         stored = last if last is not None and not last.finished else self._begin(len(runs))
-        await improve(self._opened(stored, lease), self._learners)
+        self._metered.run = stored.run
+        try:
+            await improve(self._opened(stored, lease), self._learners)
+        finally:
+            self._metered.run = ""
         self._failures = 0
 
     def unstaged(self) -> Proven | None:

@@ -116,16 +116,27 @@ class Probes:
         Raises ``StoreError``.
         """
         champion = self._store.champion(self._task.name)
-        if champion is None or not self._wanted or now < self._quiet_until:
+        if champion is None or not self.is_due(now):
             return None
-        probes = self._store.probes(self._task.name, limit=3 * self._wanted)  # all that can wait for an answer
-        due, chosen = self._due(probes, now)[: CALLS_A_ROUND - 1], self.choose(probes, now)
-        if not due and chosen is None:
-            self._quiet_until = now + min(PAUSE_S, self._period_s / self._wanted / 4)
-        is_finished = await self._ask_again(due, now)
+        due, chosen = self._look(now)
+        is_finished = await self._ask_again(due[: CALLS_A_ROUND - 1], now)
         if chosen is not None and now >= self._quiet_until:
             await self._begin(chosen, champion, now)
         return judge_probes(self._store, self._task, self._model.name) if is_finished else None
+
+    def is_due(self, now: float) -> bool:
+        """Whether ``round`` would make a call."""
+        if not self._wanted or now < self._quiet_until or self._store.champion(self._task.name) is None:
+            return False
+        due, chosen = self._look(now)
+        if not due and chosen is None:
+            self._quiet_until = now + min(PAUSE_S, self._period_s / self._wanted / 4)
+        return bool(due) or chosen is not None
+
+    def _look(self, now: float) -> tuple[list[Probe], Banked | None]:
+        """Return the probes that wait for another answer, and the case to begin with."""
+        probes = self._store.probes(self._task.name, limit=3 * self._wanted)  # all that can wait for an answer
+        return self._due(probes, now), self.choose(probes, now)
 
     def choose(self, probes: Sequence[Probe], now: float) -> Banked | None:
         """Return the case to begin with now that *probes* were begun, ``None`` where it is too soon for another.

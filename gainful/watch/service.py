@@ -230,8 +230,9 @@ class Helm:
         return self._install(state, "promoted", canary.policy, canary.champion, content, seed=seed, holdback=holdback)
 
     def alarm(self, about: str, evidence: JsonObject) -> Service:
-        """Write down what was noticed; it changes nothing by itself."""
-        return self._move(self.state, "alarm", {"about": about, "evidence": evidence})
+        """Write down what was noticed, of which champion, and behind which exchange; it changes nothing by itself."""
+        content = {"about": about, "evidence": evidence, "policy": self._store.champion(self._task)}
+        return self._move(self.state, "alarm", {**content, "row": self._store.last_exchange_row()})
 
     # --- a watcher's or a person's
 
@@ -274,6 +275,10 @@ class Helm:
         void = void if holdback or former is None else f"{void}; {ALONE}"
         content: JsonObject = {"registration": "", "first_at": None, "evidence": evidence or {}, "void": void}
         return self._install(state, "promoted", id, former, content, seed=seed, holdback=holdback)
+
+    def ask(self) -> Service:
+        """Have the watcher try to improve the task now; nothing else changes."""
+        return self._move(self.state, "asked", {})
 
     def pause(self) -> Service:
         """Learn and ramp no further; what is in service is still watched, and taken back where it does harm."""

@@ -8,6 +8,7 @@ goes on where it was.  Watching and taking back come first; what breaks in learn
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -17,43 +18,60 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gainful.core import GainfulError, JsonObject, Learner, Model, StoreError, StreamingModel
 from gainful.learners import ON_TRAFFIC
 from gainful.loop.session import data_folder
 from gainful.models import connect
-from gainful.store import Lease, MemoModel, Store, open_store
+from gainful.models.openai import Price
+from gainful.store import Lease, Store, open_store
 from gainful.tasks import Task, load
+from gainful.watch.budget import BUDGET, Budget, MeteredModel, require_price
 from gainful.watch.canary import CanaryWatch
 from gainful.watch.evidence import quality_of, settled_at
-from gainful.watch.holdback import CHANGED, Former, HoldbackWatch
-from gainful.watch.intake import Intake
+from gainful.watch.holdback import Former, HoldbackWatch
+from gainful.watch.intake import BATCH, FEEDBACK, Intake
 from gainful.watch.learning import Learning
 from gainful.watch.probes import ProbeReport, Probes
 from gainful.watch.screen import screen
 from gainful.watch.service import Helm, Mode, Service, Stage, next_seed, service_key, settle, stages_of, watch_lease
+from gainful.watch.triggers import Waiting
 
 AT_ONCE = 4  # calls of learning under way: callers come first, and wait for what a server does for us
 ROUND_S = 2.0  # between two rounds: a bad champion is noticed within seconds
 LEASE_S = 60.0  # a watcher that has been silent for so long is dead
 EXCHANGES_A_ROUND = 10_000  # taken in at once: a long backlog must not keep the watcher from taking back
 
+PAUSED = Waiting("paused", "learning is paused")
+PINNED = Waiting("pinned", "the champion is pinned")
+RAMPING = Waiting("ramping", "a challenger is on its way in")
+RUNNING = Waiting("running", "a run is under way")
+REPAIRS = Waiting("running", "corrected errors are asked again under the new champion")
+
 log = logging.getLogger("gainful.watch")
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a watcher works with.  ``model`` is asked for probes as it is; ``memo`` remembers what runs ask."""
+    """What a watcher works with.  ``model`` is asked for probes as it is; what runs ask is remembered."""
 
     store: Store
     model: Model
-    memo: Model
     model_spec: str
     receipts: Path
     signing_key: Path
     holder: str
     clock: Callable[[], float] = time.time
+
+
+class _Compared(NamedTuple):
+    """The watch on a champion, the stage that holds its former one back, if any, and the row behind which it began."""
+
+    champion: str | None
+    stage: str
+    since: int
+    watch: HoldbackWatch
 
 
 class Watcher:
@@ -64,24 +82,27 @@ class Watcher:
         self._place = place
         self._store = place.store
         self._intake = Intake(self._store, task, partial(screen, kind=task.kind, canaries=task.improving.canaries))
-        self._learning = Learning(task, place.store, place.memo, place, learners)
-        self._probes = Probes(self._store, task, place.model)
+        self._budget = Budget(place.store, task, place.clock)
+        self._learning = Learning(task, place.store, place.model, place, self._budget, learners)
+        self._probes = Probes(self._store, task, MeteredModel(place.model, self._budget))
         self._canary: CanaryWatch | None = None
-        self._holdback: tuple[str, HoldbackWatch] | None = None
+        self._holdback: _Compared | None = None
         self._quality = quality_of(place.store, task)
         self._run: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[ProbeReport | None] | None = None
-        self._alarms: list[str] = []
-        self._served_since = 0
+        self._told: dict[str, JsonObject] = {}  # how things stand, as it was written last
         self._is_settled = False
+        self.is_behind = False  # whether more than one round's share had come
         self._forgettings = 0
         self._lease: Lease | None = None
         self._promoted: Stage | None = None  # whose repairs are still to be entered
 
     async def round(self) -> None:
         """Look once, and do what is due.  Raises ``StoreError`` where the store cannot be used."""
+        self.is_behind = False
         self._lease = lease = self._take_lease()
         if lease is None:
+            self._told.clear()  # whoever has it says now how things stand
             await self.close()
             return
         if not self._is_settled:  # once: another process may have read a newer task file since
@@ -89,7 +110,7 @@ class Watcher:
             self._is_settled = True
         self._finish()
         helm = Helm(self._store, self.task.name, self._place.clock, lease)
-        self._intake.take(EXCHANGES_A_ROUND)
+        self._take_in()
         state = helm.state
         if state.forgettings != self._forgettings:
             await self.close()  # a run may be learning from the words of whoever was forgotten
@@ -97,12 +118,15 @@ class Watcher:
         if state.canary is not None:
             self._watch_canary(helm, state, state.canary)
         self._watch_champion(helm)
+        if self._holdback is not None:
+            compared = self._holdback
+            ids = {"champion": compared.champion, "stage": compared.stage}
+            self._tell("hold-back", {**ids, **compared.watch.told})
         self._probe(helm)
-        state = helm.state
-        if state.is_paused or state.is_pinned:
-            await self._stop_run()
-        elif state.canary is None:
-            self._learn(helm, lease)
+        waits = await self._improve(helm, lease)
+        left = self._budget.left()
+        self._tell(BUDGET, {"is_spent": left.is_spent})
+        self._tell("learning", {**waits._asdict(), "calls_left": left.calls, "usd_left": left.usd})
 
     async def close(self) -> None:
         """Stop what is under way; the next watcher goes on with it."""
@@ -125,6 +149,11 @@ class Watcher:
         """Whether a run is under way, or what follows a promotion."""
         return self._run is not None
 
+    @property
+    def under_way(self) -> list[asyncio.Task[Any]]:
+        """What goes on between rounds: a run, or probes."""
+        return [work for work in (self._run, self._probing) if work is not None]
+
     def _take_lease(self) -> Lease | None:
         """Take or renew the lease; one whose holder died on this machine need not be waited for."""
         name, store = watch_lease(self.task.name), self._store
@@ -135,6 +164,17 @@ class Watcher:
         store.end_lease(held)
         return store.take_lease(name, self._place.holder, LEASE_S)
 
+    def _take_in(self) -> None:
+        taken = self._intake.take(EXCHANGES_A_ROUND)
+        said = self._store.feedback_after(self.task.name, self._store.cursor(self.task.name, FEEDBACK), limit=BATCH)
+        self.is_behind = taken >= EXCHANGES_A_ROUND or len(said) == BATCH
+
+    def _tell(self, name: str, content: JsonObject) -> None:
+        """Keep how something stands, where that has changed, for whoever looks on."""
+        if self._told.get(name) != content:
+            self._store.put_standing(self.task.name, name, self._place.clock(), content)
+            self._told[name] = content
+
     # --- what is in service
 
     def _watch_canary(self, helm: Helm, state: Service, stage: Stage) -> None:
@@ -144,6 +184,8 @@ class Watcher:
         watch = self._canary_watch(stage)
         watch.read(self._settled_at)
         verdict, why = watch.verdict()
+        found: JsonObject = {"stage": stage.id, "seen": watch.seen, "evidence": watch.told}
+        self._tell("canary", {**found, "verdict": verdict, "why": why})
         if verdict == "roll back":
             helm.reject(why, watch.told)
             log.warning("challenger taken back", extra={"task": self.task.name, "reason": why})
@@ -184,24 +226,28 @@ class Watcher:
         if why and not state.is_pinned:
             helm.roll_back(why, watch.told)
             log.warning("champion taken back", extra={"task": self.task.name, "reason": why})
-            self._alarms.append(why)
         elif about := why or watch.drifts:  # a pinned champion stays, and whoever pinned it is told
             helm.alarm(about, watch.told)
             log.warning("what is in service has become worse", extra={"task": self.task.name, "reason": about})
-            self._alarms.append(CHANGED.get(about, about))
-            self._holdback = None  # watch again, by what is usual now
-            self._served_since = self._store.last_exchange_row()
 
     def _holdback_watch(self, state: Service) -> HoldbackWatch:
+        """Return the reader of the champion's evidence, which begins anew behind its last alarm."""
         stage = state.holdback if self._former(state) is not None else None
         champion = self._store.champion(self.task.name)
-        name = f"{champion} {stage.id if stage else ''}"
-        if self._holdback is None or self._holdback[0] != name:
-            since = max(stage.row if stage else 0, self._served_since)
+        since = max(stage.row if stage else 0, self._rang_at(champion))
+        wanted = champion, stage.id if stage else "", since
+        if self._holdback is None or self._holdback[:3] != wanted:
             former = self._former(state)
             before = Former(former, state.row) if former is not None and since <= state.row else None
-            self._holdback = name, HoldbackWatch(self._store, self.task, champion, stage, since, self._quality, before)
-        return self._holdback[1]
+            watch = HoldbackWatch(self._store, self.task, champion, stage, since, self._quality, before)
+            self._holdback = _Compared(*wanted, watch)
+        return self._holdback.watch
+
+    def _rang_at(self, champion: str | None) -> int:
+        """Return the row at which the last alarm about *champion* rang, 0 where none has; the model's are no such."""
+        lines = (entry.content for entry in self._store.ledger(service_key(self.task.name)) if entry.kind == "alarm")
+        rows = [line["row"] for line in lines if line["about"] != "model" and line.get("policy", "") == champion]
+        return int(rows[-1]) if rows else 0
 
     @property
     def _settled_at(self) -> float:
@@ -224,26 +270,50 @@ class Watcher:
             if report is not None and report.is_alarm:
                 helm.alarm("model", report.told)
                 log.warning("another model answers behind the name", extra={"task": self.task.name})
-                self._alarms.append("another model answers behind the name")
-        if self._probing is None:
-            self._probing = asyncio.create_task(self._probes.round(self._place.clock()))
+        now = self._place.clock()
+        if self._probing is None and not self._budget.left().is_spent and self._probes.is_due(now):
+            self._probing = asyncio.create_task(self._probes.round(now))
 
     # --- learning
 
-    def _learn(self, helm: Helm, lease: Lease) -> None:
+    async def _improve(self, helm: Helm, lease: Lease) -> Waiting:
+        """Go on with learning where it may; return what it does, or waits for."""
+        state = helm.state
+        if state.is_paused or state.is_pinned:
+            await self._stop_run()
+            return PAUSED if state.is_paused else PINNED
+        if state.canary is None:
+            return self._learn(helm, lease)
+        left = self._budget.left()
+        is_unheard = state.canary.mode == "shadow"
+        return Waiting("spent", f"{RAMPING.why} and waits: {left.why}") if is_unheard and left.is_spent else RAMPING
+
+    def _learn(self, helm: Helm, lease: Lease) -> Waiting:
         """Begin a run where one is due, and stage what a finished one has proven."""
         if self._run is not None:
-            return
+            return RUNNING
         if self._promoted is not None:
+            if (left := self._budget.left()).is_spent:
+                return Waiting("spent", left.why)
             promoted, self._promoted = self._promoted, None
             self._run = asyncio.create_task(self._learning.settle(promoted.policy, promoted.champion))
-            return
+            return REPAIRS
         proven = self._learning.unstaged()
         if proven is not None:
             self._begin(helm, proven.challenger, proven.registration)
-        elif self._learning.is_due(self._place.clock(), self._alarms):
-            self._alarms.clear()
-            self._run = asyncio.create_task(self._learning.run(lease))
+            return RAMPING
+        return self._learning.waits_for(self._place.clock()) or self._begin_run(lease)
+
+    def _begin_run(self, lease: Lease) -> Waiting:
+        """Begin a run, or go on with one, unless another process makes one of this task: then the next round asks."""
+        held = contextlib.ExitStack()
+        try:
+            held.enter_context(self._store.lock_run(self.task.name))
+        except StoreError as error:
+            return Waiting("locked", str(error))
+        self._run = asyncio.create_task(self._learning.run(lease))
+        self._run.add_done_callback(lambda _: held.close())
+        return RUNNING
 
     def _begin(self, helm: Helm, challenger: str, registration: str) -> None:
         """Let a proven challenger in, unheard at first."""
@@ -258,7 +328,9 @@ class Watcher:
         if self._run is None or not self._run.done():
             return
         error, self._run = self._run.exception(), None
-        if error is not None:
+        if error is not None and (left := self._budget.left()).is_spent:
+            log.info("a run waits", extra={"task": self.task.name, "reason": left.why})
+        elif error is not None:
             log.error("a run ended in an error", extra={"task": self.task.name, "reason": _said(error)})
             self._learning.failed(self._place.clock(), _said(error))
 
@@ -278,12 +350,16 @@ def _said(error: BaseException) -> str:
 # --- the process
 
 
-def watch(tasks: Sequence[str], model: str, store: Path, *, once: bool = False) -> None:
-    """Watch *tasks* until SIGTERM or SIGINT; with *once*, do what is due now and return.
+def watch(tasks: Sequence[str], model: str, store: Path, *, once: bool = False, price: Price | None = None) -> None:
+    """Watch *tasks* until SIGTERM or SIGINT; with *once*, do all that is due now and return.
 
-    Raises what loading and connecting raise.
+    *price* is the model's.  Raises what loading and connecting raise, and ``TaskError`` where a task limits money and
+    there is no price.
     """
-    asyncio.run(_watch([load(task) for task in tasks], model, Path(store).absolute(), once=once))
+    loaded = [load(task) for task in tasks]
+    for task in loaded:
+        require_price(task, is_known=price is not None)
+    asyncio.run(_watch(loaded, model, Path(store).absolute(), once=once, price=price))
 
 
 def this_process() -> str:
@@ -305,21 +381,20 @@ def is_dead(holder: str) -> bool:
     return False
 
 
-def learning_model(spec: str) -> StreamingModel:
+def learning_model(spec: str, price: Price | None = None) -> StreamingModel:
     """Return the model that *spec* names, to learn with: it is asked little at once."""
-    return connect(spec, concurrency=AT_ONCE)
+    return connect(spec, concurrency=AT_ONCE, price=price)
 
 
-async def _watch(tasks: Sequence[Task], model: str, path: Path, *, once: bool) -> None:
+async def _watch(tasks: Sequence[Task], model: str, path: Path, *, once: bool, price: Price | None) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    connected = learning_model(model)
+    connected = learning_model(model, price)
     with open_store(path) as store:
         place = Workplace(
             store=store,
             model=connected,
-            memo=MemoModel(connected, store),
             model_spec=model,
             receipts=path.parent / "receipts",
             signing_key=data_folder() / "signing-key.pem",
@@ -344,9 +419,15 @@ async def _rounds(watchers: Sequence[Watcher], stopped: asyncio.Event, *, once: 
                 StoreError
             ) as error:  # a full disk or a lost lease: nothing was moved, and the next round looks again
                 log.warning("a round was cut short", extra={"task": watcher.task.name, "reason": str(error)})
-        if once and not any(watcher.is_busy for watcher in watchers):
+        works = [work for watcher in watchers for work in watcher.under_way]
+        is_behind = any(watcher.is_behind for watcher in watchers)
+        if once and not works and not is_behind:
             return
-        try:
-            await asyncio.wait_for(stopped.wait(), ROUND_S)
-        except TimeoutError:
-            continue
+        await _pause(stopped, works if once else [], 0.0 if once and is_behind else ROUND_S)
+
+
+async def _pause(stopped: asyncio.Event, works: Sequence[asyncio.Task[Any]], most_s: float) -> None:
+    """Wait until the watcher is told to stop, one of *works* has ended, or *most_s* seconds have passed."""
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait([stopping, *works], timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
