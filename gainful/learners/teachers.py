@@ -2,8 +2,9 @@
 
 Which examples are the right ones cannot be told by looking at them.  Beside one set of eight right answers to five
 kinds of questions 14 % of samples were right, beside another 3 %; beside answers to questions of their own kind alone,
-of one kind 38 % where it had been 7.  So for each kind of question several sets are tried on the same few cases, each
-drawn from what of the kind has come right so far, and what teaches most is kept.
+of one kind 38 % where it had been 7.  Two of its own kind are better than one among seven others: of 80 words backwards
+nine came right in 24 samples each, and four.  So for each kind of question several sets are tried on the same few
+cases, each drawn from what of the kind has come right so far, and what teaches most is kept.
 """
 
 from __future__ import annotations
@@ -134,9 +135,9 @@ def verified(rollouts: Iterable[Rollout]) -> list[tuple[Case, Attempt]]:
 def _draw(
     right: Sequence[tuple[Case, Attempt]], kinds: Mapping[str, int], kind: int, draw: random.Random
 ) -> tuple[Demo, ...]:
-    """Return examples of the pairs in *right*, in an order drawn anew.
+    """Return examples of the pairs in *right*, in an order drawn anew: those of that kind alone, where there are any.
 
-    Cases of that kind come first, and of these those whose answers differ.
+    Those whose answers differ come first.
     """
     ranked: list[tuple[bool, bool, int, Demo]] = []
     seen: set[bytes] = set()
@@ -148,6 +149,7 @@ def _draw(
             ranked.append((not is_alike, canonical(answer) in seen, len(ranked), demo))
             if is_alike:
                 seen.add(canonical(answer))
-    shown = [demo for *_, demo in sorted(ranked, key=lambda one: one[:3])][:SHOWN]
+    first = min((is_other for is_other, *_ in ranked), default=False)
+    shown = [demo for is_other, *_, demo in sorted(ranked, key=lambda one: one[:3]) if is_other == first][:SHOWN]
     draw.shuffle(shown)
     return tuple(shown)
