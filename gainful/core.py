@@ -438,8 +438,9 @@ class Proposal(Value, frozen=True):
 class Evidence(Value, frozen=True):
     """All a learner may look at: dev cases, how the answer looks, and the attempts of the policy it starts from.
 
-    ``practice`` are further cases, on which nothing is raced: what is learned by heart there wins nothing.  There is no
-    held-out case in here and no way from here to one.
+    ``practice`` are further cases, on which nothing is raced: what is learned by heart there wins nothing.  ``repairs``
+    are cases that were once answered wrongly, with the model's own answers that a trusted check passed afterwards.
+    There is no held-out case in here and no way from here to one.
     """
 
     kind: AnswerKind
@@ -447,6 +448,7 @@ class Evidence(Value, frozen=True):
     attempts: tuple[Attempt, ...]
     seed: int = 0
     practice: tuple[Case, ...] = ()
+    repairs: tuple[Demo, ...] = ()
 
     def verified(self) -> list[tuple[Case, Attempt]]:
         """Pairs of case and attempt whose every known verdict is 1, in the order of ``cases``."""

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 from report_runs import ARGUMENTS, CHAMPION, ONE_DEMO, REFINE, RUNS, opening
 
-from gainful.core import Answer, Arm, Attempt, Case, Exchange, Policy, Trial, Usage, canonical
+from gainful.core import Answer, Arm, Attempt, Case, Exchange, Policy, Trial, Usage, Verdict, canonical
 from gainful.loop.events import Event, Finished, Started
 from gainful.store import Banked, Probe, Repair, SQLiteStore, Store, Tally
 from gainful.watch.service import Helm
@@ -170,16 +170,19 @@ def cases(words: str) -> list[Banked]:
     ]
 
 
+def attempt(words: str, k: int, policy: Policy, score: float) -> Attempt:
+    verdicts = (Verdict("tool_call", True, score),)
+    return Attempt(asked(words, k).id, policy.id, Answer("4"), verdicts, score)
+
+
 def mend(store: Store, words: str) -> None:
     store.put_repairs(
         TASK,
         [Repair(f"{k:064x}", asked(words, k), "5", "4", "check", START + 10.0, "", CHAMPION.id) for k in range(8, 20)],
     )
     scores = {k: 0.0 if k in (8, 9, 10, 29) else 1.0 for k in range(8, 30)}  # 8 to 19 were repaired, the rest right
-    store.put_attempts(
-        TASK, [Attempt(asked(words, k).id, ONE_DEMO.id, Answer("4"), score=s) for k, s in scores.items()]
-    )
-    store.put_attempts(TASK, [Attempt(asked(words, k).id, CHAMPION.id, Answer("4"), score=1.0) for k in range(20, 30)])
+    store.put_attempts(TASK, [attempt(words, k, ONE_DEMO, score) for k, score in scores.items()])
+    store.put_attempts(TASK, [attempt(words, k, CHAMPION, 1.0) for k in range(20, 30)])
     answers = (Answer("4"),) * 3
     store.put_probes(
         TASK,

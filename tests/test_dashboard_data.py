@@ -11,10 +11,11 @@ import pytest
 from production_store import CHAMPION, HOURS, MODEL, ONE_DEMO, REFINE, START, TASK, Clock, hour, lived, tallies
 from report_runs import EVIL
 
-from gainful.core import StoreError
+from gainful.core import Case, StoreError
 from gainful.dashboard.data import Reader, Snapshot, snapshot
+from gainful.dashboard.errors import in_traffic
 from gainful.dashboard.quality import MOST_POINTS, quality, rate
-from gainful.store import SQLiteStore, Tally, open_for_reading
+from gainful.store import Banked, SQLiteStore, Tally, open_for_reading
 from gainful.watch.service import Helm
 
 HOUR_S = 3600
@@ -92,6 +93,21 @@ def test_errors_are_counted_before_and_after_with_examples(picture: Snapshot) ->
     assert sum(group.before for group in traffic.groups) == 17
     assert traffic.groups[0].examples_before[0].asked.startswith("What is 2 + 2?")
     assert (proof.where, proof.groups[0].group) == ("held-out cases", "not JSON")
+
+
+def test_errors_that_only_untrusted_checks_see_are_shown_apart_as_such() -> None:
+    asked = Case(messages=({"role": "user", "content": "?"},))
+    cases = [
+        Banked(str(n), asked, "dev", 1.0, 1.0, signal=signal, score=0.0, group="wrong value", policy="p")
+        for n, signal in enumerate(("check", "judged", "feedback", "judged", "judged"))
+    ]
+
+    found = in_traffic(cases, "p", with_text=False)  # type: ignore[arg-type]
+
+    assert [(one.group, one.after, one.is_judged) for one in found.groups] == [
+        ("wrong value", 3, True),
+        ("wrong value", 2, False),
+    ]
 
 
 def test_rates_of_what_comes_back_have_an_interval_and_are_unknown_without_evidence(

@@ -9,7 +9,22 @@ import pytest
 from msgspec.structs import replace
 from worlds import case
 
-from gainful.core import Answer, Attempt, Choice, Evidence, Format, Learner, Once, Policy, Refine, Text, ToolCall, Vote
+from gainful.core import (
+    Answer,
+    Attempt,
+    Choice,
+    Demo,
+    Evidence,
+    Format,
+    Learner,
+    Once,
+    Policy,
+    Refine,
+    Text,
+    ToolCall,
+    Vote,
+    canonical,
+)
 from gainful.learners import LEARNERS, ON_TRAFFIC, Demos, Formats, Strategies
 
 HEAD = Policy(instructions="Call the function.", format=Format(shape="schema"))
@@ -69,6 +84,21 @@ def test_demos_are_verified_answers_only_and_carry_no_target() -> None:
     shown = {demo.case.id for proposal in proposals for demo in proposal.policy.demos}
     assert shown == {case(2).id}
     assert all(demo.case.target is None for proposal in proposals for demo in proposal.policy.demos)
+
+
+def test_repaired_errors_are_shown_beside_verified_answers_each_case_once() -> None:
+    value = {"name": "add", "arguments": {"a": 7, "b": 1007}}
+    repairs = (Demo(replace(case(7), target=None), value), Demo(replace(case(2), target=None), "not the latest"))
+    seen = replace(evidence({1: 0.0, 2: 1.0}), repairs=repairs)
+
+    shown = {demo for proposal in Demos().propose(HEAD, seen) for demo in map(demo_key, proposal.policy.demos)}
+
+    assert shown == {demo_key(repairs[0]), (case(2).id, canonical(attempt(2, 1.0).answer.value))}
+
+
+def demo_key(demo: Demo) -> tuple[str, bytes]:
+    assert demo.case.target is None
+    return demo.case.id, canonical(demo.value)
 
 
 def test_without_a_verified_answer_there_is_no_demo() -> None:

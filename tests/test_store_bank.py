@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,8 @@ def test_a_case_comes_back_whole(store: Store) -> None:
         count=3,
         quarantine="a canary",
         opened="registration",
+        latest_key="shop",
+        target_key="desk",
     )
     store.take_in("task", "intake", 1, [whole])
 
@@ -159,12 +162,15 @@ def test_a_known_case_takes_on_how_it_was_last_answered_and_keeps_all_else(store
         reply="reply-2",
         value=[2],
         count=2,
+        latest_key="other",
+        target_key="other",
     )
     store.take_in("task", "intake", 1, [first])
-    store.take_in("task", "intake", 2, [later, banked(1, last_at=10.0)])
+    store.take_in("task", "intake", 2, [later, banked(1, last_at=10.0, latest_key="third")])
 
     (found,) = store.banked("task", "dev", only_free=False)
-    assert found == banked(1, case=case(1, target="y"), key="web", quarantine="q", last_at=10.0, count=4)
+    keys = {"key": "web", "latest_key": "third", "target_key": "other"}
+    assert found == banked(1, case=case(1, target="y"), **keys, quarantine="q", last_at=10.0, count=4)
     assert store.count_banked("task", "never", only_free=False) == 0
 
 
@@ -265,6 +271,34 @@ def test_a_key_that_floods_gets_its_share_and_more_only_where_others_bring_too_f
     opened = store.open_banked("task", 50, "first", most_of_a_key=0.2)
 
     assert sum(one.key == "flood" for one in opened) == flood
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_who_told_the_targets_has_a_hand_in_a_confirmation_and_who_only_asks_again_has_none(
+    store: Store, told: bool
+) -> None:
+    def fields(number: int) -> dict[str, str]:
+        key = f"k{number % 9}"
+        if number >= 400:
+            return {"key": key, "target_key": key}
+        return {"key": key, "latest_key": "eve", "target_key": "eve" if told else key}
+
+    store.take_in("task", "intake", 1, [held_out(n, case=case(n, target="x"), **fields(n)) for n in range(500)])
+
+    opened = store.open_banked("task", 50, "first", most_of_a_key=0.2)
+
+    by_eve = sum(one.latest_key == "eve" for one in opened)
+    assert by_eve == 10 if told else by_eve > 30
+    assert max(Counter(one.key for one in opened).values()) <= 10
+    assert store.open_banked("task", 50, "first", most_of_a_key=0.2) == opened
+
+
+def test_a_target_that_is_told_after_a_confirmation_began_does_not_reach_it(store: Store) -> None:
+    store.take_in("task", "intake", 1, [held_out(1, case=case(1, target="x"), target_key="ann")])
+    opened = store.open_banked("task", 1, "first")
+    store.take_in("task", "intake", 2, [held_out(1, case=case(1, target="y"), target_key="eve", count=0)])
+
+    assert store.open_banked("task", 1, "first") == opened
 
 
 def test_a_confirmation_that_asks_for_more_cases_than_there_are_gets_and_uses_none(store: Store) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from exchanges import ordinary_exchange
 
@@ -113,6 +114,36 @@ def test_a_repair_of_a_forgotten_case_goes_whoever_made_it(store: Store) -> None
     store.put_probes("other", [Probe("a name", case("eve"), "", "model", (Answer(""),), (1.0,), (1.0,))])
 
     assert store.forget_key("eve") == Forgotten(1, 1, repairs=2, probes=2, policies=())
+
+
+def test_what_a_caller_told_of_another_s_case_goes_with_all_that_stands_on_it_and_the_case_stays(store: Store) -> None:
+    fill(store, "ann", "bob")
+    told = msgspec.structs.replace(case("ann"), target="666 of eve")
+    word = {"signal": "feedback", "score": 0.0, "reply": "reply-eve-9", "value": "of eve"}
+    by_eve = msgspec.structs.replace(
+        banked("ann"), case=told, last_at=2.0, count=0, **word, latest_key="eve", target_key="eve"
+    )
+    store.take_in("task", "feedback", 1, [by_eve])
+    store.put_policy(showing("ann"))
+
+    assert {banked("ann").id, case("ann").id} <= set(store.brought_by("eve"))
+    assert store.forget_key("eve") == Forgotten(0, 0, repairs=1, probes=1, policies=(showing("ann").id,))
+    (kept,) = [one for one in store.banked("task", "dev") if one.id == banked("ann").id]
+    assert kept == msgspec.structs.replace(banked("ann"), last_at=2.0)
+    assert store.attempts("task", PLAIN.id) == [attempt("bob")]
+    assert store.repairs("task") == [repair("bob")]
+    assert store.exchange("reply-ann-1") == exchange("ann")
+    assert store.brought_by("eve") == []
+
+
+def test_an_answer_that_came_of_a_caller_s_request_goes_from_another_s_case(store: Store) -> None:
+    fill(store, "ann")
+    again = msgspec.structs.replace(banked("ann"), reply="reply-eve-9", score=1.0, signal="check", latest_key="eve")
+    store.take_in("task", "again", 1, [again])
+
+    assert store.forget_key("eve") == Forgotten(0, 0, 0, 0, ())
+    assert store.banked("task", "dev") == [msgspec.structs.replace(banked("ann"), count=2)]
+    assert store.repairs("task") == [repair("ann")]
 
 
 def test_a_reader_sees_what_comes_after_the_last_row_was_forgotten(store: Store) -> None:

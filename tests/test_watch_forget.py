@@ -16,16 +16,17 @@ from street import Clock, Street, working
 from worlds import case as sum_case
 from worlds import scripted, sums
 
-from gainful.core import Adapter, Case, Demo, Exchange, Policy, StoreError, canonical
+from gainful.core import Adapter, Case, Demo, Exchange, Policy, Proposal, StoreError, canonical
 from gainful.learners.lessons import Counts
 from gainful.learners.teaching import Taught
+from gainful.loop.events import Proposed
 from gainful.models.adapters import note_cases
 from gainful.report.service import forgotten
 from gainful.store import Banked, Key, SQLiteStore
 from gainful.tasks.split import content
 from gainful.train import Trained
 from gainful.watch.forget import Forgetting, carriers, forget
-from gainful.watch.learning import watch_runs
+from gainful.watch.learning import told_by, watch_runs
 from gainful.watch.service import Helm, read_service, service_key, watch_lease
 from gainful.watch.watcher import Watcher
 
@@ -335,6 +336,33 @@ def tuned_on(folder: Path, digit: str, *cases: Case) -> Policy:
     (folder / (digit * 64) / "adapter_model.safetensors").write_bytes(b"weights")
     note_cases(folder / (digit * 64), [one.id for one in cases])
     return policy
+
+
+def told(target: str, teller: str) -> Banked:
+    asked = Case(messages=case(OTTO).messages, target=target)
+    return Banked(content(asked), asked, "dev", 2.0, 2.0, OTTO, count=0, latest_key=teller, target_key=teller)
+
+
+@pytest.mark.parametrize("is_told_again", [False, True])
+def test_a_champion_that_learned_an_answer_of_the_callers_to_another_s_question_is_taken_back(
+    store: SQLiteStore, helm: Helm, is_told_again: bool
+) -> None:
+    store.take_in(TASK, "feedback", 1, [told("666", ANNA)])
+    spec = {"watch": {"at": 3.0, "told": told_by(store.banked(TASK, "dev"))}}
+    store.start_run("run", TASK, spec)
+    learned = Proposal(showing(OTTO), "demos", "shows one")
+    store.append_event("run", 0, canonical(Proposed(1, "c1", learned)))
+    install(helm, showing(OTTO))
+    if is_told_again:
+        store.take_in(TASK, "feedback", 2, [told("777", OTTO)])
+
+    found = forget_anna(store)
+
+    assert found.taken_back == (TASK,)
+    assert store.champion(TASK) == PLAIN.id
+    assert is_forgotten(store, showing(OTTO))
+    (kept,) = store.banked(TASK, "dev")
+    assert kept.case.target == ("777" if is_told_again else None)
 
 
 def test_an_adapter_trained_on_a_callers_case_is_taken_back_and_deleted(

@@ -137,6 +137,107 @@ def test_a_caller_s_answer_is_a_target_only_where_callers_are_trusted(store: SQL
         assert everything(other)["reply-2"].target == exchange(2).value
 
 
+def dev_number() -> int:
+    return next(n for n in range(99) if sums().split.side(case(n)) == "dev")
+
+
+def trusting() -> Task:
+    return replace(sums(), improving=Improving(trust_feedback=True))
+
+
+JUDGED = Verdict("grounding", False, 0.25, group="ungrounded value")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "told", "untrusted", "trusted"),
+    [
+        ([RIGHT], 0.0, ("check", 1.0, ""), ("feedback", 0.0, "caller's objection")),
+        ([WRONG], 1.0, ("check", 0.0, "missing argument"), ("check", 0.0, "missing argument")),
+        ([RIGHT], 1.0, ("check", 1.0, ""), ("check", 1.0, "")),
+        ([], 0.5, ("feedback", 0.5, "caller's objection"), ("feedback", 0.5, "caller's objection")),
+        ([JUDGED], 1.0, ("feedback", 1.0, ""), ("feedback", 1.0, "")),
+    ],
+)
+def test_a_caller_s_word_overrules_a_trusted_check_only_where_callers_are_trusted_and_say_less(
+    store: SQLiteStore,
+    tmp_path: Path,
+    verdicts: list[Verdict],
+    told: float,
+    untrusted: tuple[str, float, str],
+    trusted: tuple[str, float, str],
+) -> None:
+    number = dev_number()
+    with SQLiteStore(tmp_path / "other.db") as other:
+        for place, task, expected in ((store, sums(), untrusted), (other, trusting(), trusted)):
+            place.put_exchanges([exchange(number, *verdicts)])
+            place.put_feedback(Feedback(reply=f"reply-{number}", score=told, at=NOON + 500))
+            intake(place, task).take()
+
+            (banked,) = place.banked("sums", "dev")
+            assert (banked.signal, banked.score, banked.group) == expected
+            assert len(place.feedback(f"reply-{number}")) == 1
+
+
+def test_what_an_untrusted_check_says_is_judged_and_a_trusted_one_speaks_first(store: SQLiteStore) -> None:
+    numbers = [n for n in range(99) if sums().split.side(case(n)) == "dev"][:3]
+    verdicts = ([JUDGED], [JUDGED, WRONG], [JUDGED, RIGHT])
+    store.put_exchanges(exchange(n, *said) for n, said in zip(numbers, verdicts, strict=True))
+    intake(store).take()
+
+    found = {one.reply: (one.signal, one.score, one.group) for one in store.banked("sums", "dev")}
+    assert found == {
+        f"reply-{numbers[0]}": ("judged", 0.25, "ungrounded value"),
+        f"reply-{numbers[1]}": ("check", 0.0, "missing argument"),
+        f"reply-{numbers[2]}": ("check", 1.0, "ungrounded value"),
+    }
+    (tally,) = store.tallies("sums")
+    assert tally.known == 2  # a judged score is no known one
+
+
+def test_an_untrusted_word_on_an_older_reply_does_not_undo_what_a_check_said_since(store: SQLiteStore) -> None:
+    number = dev_number()
+    store.put_exchanges([exchange(number, key="eve"), exchange(number, RIGHT, id="later", at=NOON + 500, key="ann")])
+    store.put_feedback(Feedback(reply=f"reply-{number}", score=0.0, at=NOON + 600, key="eve"))
+    intake(store).take()
+
+    (banked,) = store.banked("sums", "dev")
+    assert (banked.signal, banked.score, banked.reply, banked.hands) == ("check", 1.0, "later", {"eve"})
+
+
+def test_who_told_the_target_and_the_score_of_another_s_question_is_known(store: SQLiteStore) -> None:
+    number, told = dev_number(), {"name": "add", "arguments": {"a": [6], "b": [660]}}
+    store.put_exchanges([exchange(number, key="ann"), exchange(number, id="again", at=NOON + 500, key="eve")])
+    store.put_feedback(Feedback(reply="again", score=0.0, at=NOON + 600, key="eve", target=told))
+    intake(store, trusting()).take()
+
+    (banked,) = store.banked("sums", "dev")
+    assert (banked.key, banked.latest_key, banked.target_key) == ("ann", "eve", "eve")
+    assert banked.case.target == told
+    assert banked.hands == {"ann", "eve"}
+    store.forget_key("eve")
+    (kept,) = store.banked("sums", "dev")
+    assert (kept.case.target, kept.score, kept.reply, kept.hands) == (None, None, "", {"ann"})
+
+
+def test_a_caller_whose_data_are_kept_apart_tells_nobody_a_target(store: SQLiteStore) -> None:
+    store.put_key(make_key("clinic", own_data=True)[1])
+    store.put_exchanges([exchange(1, key="web")])
+    store.put_feedback(Feedback(reply="reply-1", score=1.0, at=NOON + 9, key="clinic"))
+    intake(store, trusting()).take()
+
+    assert everything(store)["reply-1"].target is None
+
+
+def test_no_word_is_read_before_its_reply_where_there_is_a_backlog(store: SQLiteStore) -> None:
+    store.put_exchanges(exchange(number) for number in range(3))
+    store.put_feedback(Feedback(reply="reply-2", score=1.0, at=NOON + 9))
+
+    assert intake(store).take(most=1) == 3
+    assert store.cursor("sums", "feedback") == 0
+    intake(store).take()
+    assert store.cursor("sums", "feedback") > 0
+
+
 def test_an_answer_of_a_caller_that_the_screen_objects_to_is_no_target(store: SQLiteStore) -> None:
     store.put_exchanges([exchange(1)])
     store.put_feedback(Feedback(reply="reply-1", score=0.0, at=NOON + 9, target={"name": "add", "arguments": {}}))

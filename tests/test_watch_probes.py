@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from gainful.checks import Regex
 from gainful.core import Answer, Case, Policy, Text, Vote, digest
@@ -109,6 +110,17 @@ async def swapped(store: Store, before: Script, after: Script, task: Task | None
     task = task or world()
     assert await periods(Probes(store, task, ScriptedModel(before)), 2) == []
     return await periods(Probes(store, task, ScriptedModel(after)), 1, START + 2 * PERIOD_S)
+
+
+async def test_a_probe_keeps_no_target_for_it_may_be_told_anew_and_be_forgotten(store: Store) -> None:
+    fill(store, cases=1)
+    told = Banked(digest(0), structs.replace(case(0), target="666"), "dev", 1.0, 1.0, target_key="eve")
+    store.take_in("even", "told", 1, [told])
+
+    await Probes(store, world(), ScriptedModel(steady())).round(START)
+
+    (probe,) = store.probes("even")
+    assert probe.case == case(0)
 
 
 async def test_a_random_model_that_stays_the_same_is_not_accused_in_120_probes(store: Store) -> None:

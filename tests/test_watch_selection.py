@@ -28,12 +28,14 @@ def banked(number: int, words: str = "", **changes: object) -> Banked:
 
 cases = st.lists(
     st.builds(
-        lambda words, key, score, group, side, quarantine, opened: {
-            "words": words, "key": key, "score": score, "group": group, "side": side, "quarantine": quarantine,
-            "opened": opened,
+        lambda words, key, teller, signal, score, group, side, quarantine, opened: {
+            "words": words, "key": key, "latest_key": teller, "signal": signal, "score": score, "group": group,
+            "side": side, "quarantine": quarantine, "opened": opened,
         },
         st.sampled_from(["", *WORDS]),
         st.sampled_from(["", "a", "b", "c", "d", "e", "f"]),
+        st.sampled_from(["a", "b", "g"]),
+        st.sampled_from(["", "check", "feedback", "judged"]),
         st.sampled_from([None, 0.0, 0.5, 1.0]),
         st.sampled_from(["", "wrong", "cut off"]),
         st.sampled_from(["dev", "dev", "dev", "held-out", "never"]),
@@ -50,9 +52,9 @@ def test_the_caps_hold(found: list[Banked], improving: Improving, most: int, see
     chosen = select(found, improving, most, seed)
 
     fit = [one for one in found if one.side == "dev" and not one.quarantine and not one.opened]
-    several = {one.key for one in chosen} if improving.apart else {one.key for one in fit}
+    several = {hand for one in (chosen if improving.apart else fit) for hand in one.hands}
     templates = len({template(one.case.text) for one in (chosen if improving.apart else fit)})
-    keys = Counter(one.key for one in chosen)
+    keys = Counter(hand for one in chosen for hand in one.hands)
     shapes = Counter(template(one.case.text) for one in chosen)
     assert len(chosen) <= most
     assert {one.id for one in chosen} <= {one.id for one in fit}
@@ -85,7 +87,9 @@ def test_apart_nothing_is_for_all_that_one_key_alone_says(found: list[Banked], m
 
 @given(cases, st.booleans(), st.sampled_from(["", "a", "b"]))
 def test_a_key_learns_from_its_own_cases_alone(found: list[Banked], apart: bool, key: str) -> None:
-    assert {one.key for one in select(found, Improving(apart=apart), 50, 0, key=key)} <= {key}
+    chosen = select(found, Improving(apart=apart), 50, 0, key=key)
+
+    assert {hand for one in chosen for hand in one.hands} <= {key}
 
 
 def test_another_seed_chooses_others_in_another_order() -> None:
@@ -133,6 +137,25 @@ def test_a_flood_of_one_key_stays_a_fifth() -> None:
 
     assert len(chosen) == 100
     assert sum(one.key == "mallory" for one in chosen) == 20
+
+
+def test_cases_of_others_whose_target_or_score_a_caller_told_count_as_theirs_too() -> None:
+    told = [banked(n, key=f"key-{n % 8}", target_key="eve") for n in range(0, 400, 2)]
+    told = [replace(one, case=replace(one.case, target="666")) for one in told]
+    word = {"latest_key": "eve", "signal": "feedback", "score": 0.0, "group": "caller's objection"}
+    told += [banked(n, key=f"key-{n % 8}", **word) for n in range(1, 400, 2)]
+    others = [banked(2000 + number, key=f"key-{number % 8}") for number in range(400)]
+
+    chosen = select([*told, *others], USUAL, 100, 0)
+
+    assert len(chosen) == 100
+    assert sum("eve" in one.hands for one in chosen) == 20
+
+
+def test_who_asks_everything_again_keeps_nothing_from_being_learned() -> None:
+    found = [banked(number, key=f"key-{number % 8}", latest_key="eve", signal="check") for number in range(400)]
+
+    assert len(select(found, USUAL, 100, 0)) == 100
 
 
 def test_a_second_key_with_one_question_does_not_stop_learning() -> None:

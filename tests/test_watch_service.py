@@ -123,6 +123,16 @@ def test_a_rejected_challenger_leaves_the_champion_and_another_may_follow(store:
     assert store.champion(TASK) == BASELINE.id
 
 
+def test_a_challenger_that_is_refused_never_was_on_its_way_in(store: SQLiteStore, watcher: Helm) -> None:
+    state = watcher.refuse(BETTER.id, REGISTRATION, "it breaks what was repaired", {"repairs": {"n": 9}})
+
+    assert state == read_service(store, TASK)
+    assert (state.canary, state.champion, state.lines) == (None, None, 1)
+    assert (last(store)["challenger"], last(store)["registration"]) == (BETTER.id, REGISTRATION)
+    staged(watcher)
+    refused(store, "is on its way in", lambda: watcher.refuse(OTHER.id, "cd" * 32, "so"))
+
+
 def test_without_a_hold_back_nothing_stays_on_the_former_champion(watcher: Helm) -> None:
     staged(watcher)
 

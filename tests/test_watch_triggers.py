@@ -11,6 +11,7 @@ from worlds import case, sums
 
 from gainful.core import Policy, Usage
 from gainful.store import Banked, SQLiteStore, Tally
+from gainful.store.bank import Signal
 from gainful.tasks import Task
 from gainful.tasks.improving import Improving
 from gainful.tasks.split import content
@@ -28,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
         yield store
 
 
-def fill(store: SQLiteStore, errors: int, held_out: int = 120, group: str = "not JSON") -> None:
+def fill(store: SQLiteStore, errors: int, held_out: int = 120, signal: Signal = "check") -> None:
     """Bank so many errors of the champion to learn from, 40 right answers, and so many held-out cases."""
     store.set_champion("sums", CHAMPION, "baseline")
     sides = [("dev", n < errors) for n in range(errors + 40)] + [("held-out", False)] * held_out
@@ -39,8 +40,9 @@ def fill(store: SQLiteStore, errors: int, held_out: int = 120, group: str = "not
             side,
             NOW,
             NOW,
+            signal=signal,
             score=float(not wrong),
-            group=group if wrong else "",
+            group="not JSON" if wrong else "",
             policy=CHAMPION.id,
         )  # type: ignore[arg-type]
         for n, (side, wrong) in enumerate(sides)
@@ -70,6 +72,29 @@ def test_enough_new_errors_of_one_group_are_a_reason(store: SQLiteStore) -> None
     assert tried(store, task(after_errors=21)) == Waiting(
         "nothing new", "nothing new to learn: 20 of 21 errors of one group"
     )
+
+
+@pytest.mark.parametrize(
+    ("signal", "trust_feedback", "is_reason"),
+    [("feedback", False, False), ("feedback", True, True), ("judged", False, False), ("judged", True, False)],
+)
+def test_only_errors_that_are_proven_are_a_reason(
+    store: SQLiteStore, signal: Signal, trust_feedback: bool, is_reason: bool
+) -> None:
+    fill(store, errors=25, signal=signal)
+
+    assert (reason_to_try(store, task(trust_feedback=trust_feedback), NOW, []) is not None) is is_reason
+
+
+def test_what_a_trusted_check_passes_and_another_objects_to_is_none(store: SQLiteStore) -> None:
+    fill(store, errors=0)
+    passed = [
+        Banked(content(case(n)), case(n), "dev", NOW, NOW, "", "check", 1.0, "ungrounded value", CHAMPION.id)
+        for n in range(500, 525)
+    ]
+    store.take_in("sums", "more", 1, passed)
+
+    assert reason_to_try(store, task(), NOW, []) is None
 
 
 def test_errors_of_another_policy_are_none(store: SQLiteStore) -> None:

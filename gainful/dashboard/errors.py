@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,13 +28,17 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Errors of one kind before and after; ``before`` and ``after`` count them."""
+    """Errors of one kind before and after; ``before`` and ``after`` count them.
+
+    ``is_judged``: only checks that nobody trusts say so, which is a hint and no proof.
+    """
 
     group: str
     before: int
     after: int
     examples_before: tuple[Seen, ...] = ()
     examples_after: tuple[Seen, ...] = ()
+    is_judged: bool = False
 
 
 class Groups(msgspec.Struct, frozen=True):
@@ -62,13 +67,14 @@ def in_traffic(cases: Sequence[Banked], champion: str | None, *, with_text: bool
     before, after = _by_group(others), _by_group(ours)
     groups = [
         Group(
-            group=words.clip(name, 80) or "no group",
-            before=len(before.get(name, ())),
-            after=len(after.get(name, ())),
-            examples_before=_shown(before.get(name, ())) if with_text else (),
-            examples_after=_shown(after.get(name, ())) if with_text else (),
+            group=words.clip(kind.group, 80) or "no group",
+            before=len(before.get(kind, ())),
+            after=len(after.get(kind, ())),
+            examples_before=_shown(before.get(kind, ())) if with_text else (),
+            examples_after=_shown(after.get(kind, ())) if with_text else (),
+            is_judged=kind.is_judged,
         )
-        for name in {**before, **after}
+        for kind in {**before, **after}
     ]
     return Groups("traffic", len(others), len(ours), _ranked(groups))
 
@@ -102,11 +108,16 @@ def share(n: int, count: int) -> Share:
     return Share(n, count, low, high)
 
 
-def _by_group(cases: Iterable[Banked]) -> dict[str, list[Banked]]:
-    found: dict[str, list[Banked]] = {}
+class _Kind(NamedTuple):
+    group: str
+    is_judged: bool
+
+
+def _by_group(cases: Iterable[Banked]) -> dict[_Kind, list[Banked]]:
+    found: dict[_Kind, list[Banked]] = {}
     for case in cases:
         if case.score is not None and case.score < 1.0:
-            found.setdefault(case.group, []).append(case)
+            found.setdefault(_Kind(case.group, case.signal == "judged"), []).append(case)
     return found
 
 

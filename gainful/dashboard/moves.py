@@ -144,5 +144,6 @@ def _first_failure(policy: str, tallies: Sequence[Tally], cases: Sequence[Banked
     if hour is None:
         return None
     begins, ends = hour * HOUR_S, (hour + 1) * HOUR_S
-    wrong = [c.at for c in cases if c.score is not None and c.score < 1.0 and begins <= c.at < ends]
+    proven = [c for c in cases if c.signal != "judged" and begins <= c.at < ends]
+    wrong = [c.at for c in proven if c.score is not None and c.score < 1.0]
     return min(wrong, default=float(begins))

@@ -1,4 +1,4 @@
-"""Propose worked examples: the model's own answers that passed every check.
+"""Propose worked examples: the model's own answers that passed every check, repairs of earlier errors among them.
 
 No answer key is read: what makes an answer a demo is that the checks which learning may use all passed it.  One
 demo can lift a tiny model and the next can sink it, and their order matters, so several small sets are raced.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from gainful.core import Attempt, Case, Choice, Demo, Evidence, Policy, Proposal, canonical
+from gainful.core import Choice, Demo, Evidence, Policy, Proposal, canonical
 
 MOST_CHARACTERS = 1_500  # of one demo; longer ones cost more prompt than they teach
 
@@ -30,7 +30,10 @@ class Demos:
 
     def propose(self, head: Policy, evidence: Evidence) -> Sequence[Proposal]:
         """Return one proposal a size, of answers that differ where they can; none where too few are verified."""
-        verified = [pair for pair in evidence.verified() if _length(pair) <= MOST_CHARACTERS]
+        answered = [Demo(replace(case, target=None), attempt.answer.value) for case, attempt in evidence.verified()]
+        known = {demo.case.id for demo in answered}
+        repaired = [demo for demo in evidence.repairs if demo.case.id not in known]
+        verified = [demo for demo in (*answered, *repaired) if _length(demo) <= MOST_CHARACTERS]
         draw = random.Random(f"{evidence.seed} {head.id}")
         draw.shuffle(verified)
         proposals: dict[str, Proposal] = {}
@@ -38,9 +41,9 @@ class Demos:
             chosen = _spread(verified, size, balanced=isinstance(evidence.kind, Choice))
             if len(chosen) < size:
                 continue
-            verified = [pair for pair in verified if pair not in chosen] + chosen  # the next set starts elsewhere
-            demos = tuple(Demo(case=replace(case, target=None), value=attempt.answer.value) for case, attempt in chosen)
-            names = ", ".join(case.name or case.id[:8] for case, _ in chosen)
+            verified = [demo for demo in verified if demo not in chosen] + chosen  # the next set starts elsewhere
+            demos = tuple(chosen)
+            names = ", ".join(demo.case.name or demo.case.id[:8] for demo in demos)
             change = f"show {size} own verified answer{'s' if size > 1 else ''} ({names})"
             form = replace(head.format, turns=head.format.turns and self.turns)
             policies = {change: replace(head, demos=demos, format=form)}
@@ -54,18 +57,17 @@ class Demos:
         return list(proposals.values())
 
 
-def _spread(verified: Sequence[tuple[Case, Attempt]], size: int, *, balanced: bool) -> list[tuple[Case, Attempt]]:
-    """Take *size* pairs, those first that differ in tools from all before them, or in label where labels matter."""
+def _spread(verified: Sequence[Demo], size: int, *, balanced: bool) -> list[Demo]:
+    """Take *size* demos, those first that differ in tools from all before them, or in label where labels matter."""
     seen: set[bytes] = set()
-    fresh: list[tuple[Case, Attempt]] = []
-    repeated: list[tuple[Case, Attempt]] = []
-    for case, attempt in verified:
-        mark = canonical(attempt.answer.value if balanced else [t.get("function", {}).get("name") for t in case.tools])
-        (repeated if mark in seen else fresh).append((case, attempt))
+    fresh: list[Demo] = []
+    repeated: list[Demo] = []
+    for demo in verified:
+        mark = canonical(demo.value if balanced else [t.get("function", {}).get("name") for t in demo.case.tools])
+        (repeated if mark in seen else fresh).append(demo)
         seen.add(mark)
     return (fresh + repeated)[:size]
 
 
-def _length(pair: tuple[Case, Attempt]) -> int:
-    case, attempt = pair
-    return len(canonical([case.messages, case.tools, attempt.answer.value]))
+def _length(demo: Demo) -> int:
+    return len(canonical([demo.case.messages, demo.case.tools, demo.value]))

@@ -68,7 +68,7 @@ class Board:
         cases = tuple(shown[case.id] for case in self.cases[: len(attempts)])
         left = tuple(shown[case.id] for case in self.cases[self._raced :])
         practice = (*left, *self._task.practice_shown)
-        return Evidence(self._task.kind, cases, tuple(attempts), self._seed, practice)
+        return Evidence(self._task.kind, cases, tuple(attempts), self._seed, practice, self._task.repairs)
 
     def errors(self, lineage: Sequence[Policy]) -> Errors:
         """Return what the last of *lineage* gets wrong that one before it got right, on the cases all have answered."""

@@ -18,8 +18,11 @@ from gainful.store.traffic import Feedback
 Side: TypeAlias = Literal["dev", "held-out", "never"]
 """What a case is for: learning; confirmations alone; nothing of ours, ever, so that others can judge us by it."""
 
-Signal: TypeAlias = Literal["check", "feedback", ""]
-"""Who said whether an answer was right: a trusted check, the caller, or nobody."""
+Signal: TypeAlias = Literal["check", "feedback", "judged", ""]
+"""Who said whether an answer was right: a trusted check, the caller, a check that nobody trusts, or nobody.
+
+What is only judged guides a search and proves nothing.
+"""
 
 
 class Banked(Value, frozen=True):
@@ -28,7 +31,8 @@ class Banked(Value, frozen=True):
     ``id`` is the digest of its folded words, the same for all copies; ``key`` is the caller who asked it first.
     ``score`` in [0, 1] is ``None`` where nobody knows; ``group`` is the error's, empty where there is none.  ``target``
     stands in the case where a caller told the right answer.  ``quarantine`` says why nothing learns from it, empty
-    where something may.  ``opened`` names the confirmation that has used it up.
+    where something may.  ``opened`` names the confirmation that has used it up.  ``latest_key`` is the caller whose
+    request, or whose word on it, the latest answer and score are; ``target_key`` told the target.
     """
 
     id: str
@@ -46,6 +50,18 @@ class Banked(Value, frozen=True):
     count: int = 1
     quarantine: str = ""
     opened: str = ""
+    latest_key: str = ""
+    target_key: str = ""
+
+    @property
+    def hands(self) -> frozenset[str]:
+        """The callers whose words the case is or is judged by: who asked it first, told its target or its score.
+
+        Whoever only asks it again has no hand in it: or anybody could use up the share of a key that caps it by.
+        """
+        told = {self.target_key} if self.case.target is not None else set()
+        judged = {self.latest_key} if self.signal == "feedback" else set()
+        return frozenset({self.key} | told | judged)
 
 
 class Repair(Value, frozen=True):
@@ -168,8 +184,9 @@ class Bank(Protocol):
         """Move the cursor *name* to *upto*, enter *cases* and add *tallies* up: all of it or nothing.
 
         Of a case that is known already its ``count`` grows, and ``last_at``, ``signal``, ``score``, ``group``,
-        ``policy``, ``reply``, ``value`` become the new ones, its target too where the new one has one; nothing else
-        changes.  Nothing happens where the cursor stands at *upto* or beyond.
+        ``policy``, ``reply``, ``value`` and ``latest_key`` become the new ones, its target and ``target_key`` too where
+        the new one has a target and no confirmation has used the case up; nothing else changes.  Nothing happens where
+        the cursor stands at *upto* or beyond.
         """
         ...
 
@@ -197,9 +214,11 @@ class Bank(Protocol):
         """Return *count* free held-out cases for *confirmation*, which are used up by that, in the order of their ids.
 
         They are drawn by digests of *confirmation* and their ids: as good as at random, and nobody who words a case
-        can know it beforehand.  Where there are several keys, one brings more than ``most_of_a_key`` of them, or its
-        equal part, only if the others bring too few.  Asked again, the same confirmation gets the same cases.  Raises
-        ``StoreError`` where there are not as many, or for another *count* than before.
+        can know it beforehand.  Where there are several keys, one has a hand in more than ``most_of_a_key`` of them, or
+        its equal part, only if the others bring too few; who asked a case first and who told its target count, not who
+        said how it was answered before, for it is answered anew.  Asked again, the same confirmation gets the same
+        cases with the same targets.  Raises ``StoreError`` where there are not as many, or for another *count* than
+        before.
         """
         ...
 
@@ -251,14 +270,19 @@ class Bank(Protocol):
     # --- forgetting
 
     def brought_by(self, key: str) -> list[str]:
-        """Return the ids of the cases and repairs that the caller *key* brought, both the bank's and the cases' own."""
+        """Return the ids of the cases and repairs that the caller *key* brought, both the bank's and the cases' own.
+
+        Among them are cases of others' whose target is what *key* told: what was learned there was learned from that.
+        """
         ...
 
     def forget_key(self, key: str, policies: Sequence[str] = ()) -> Forgotten:
         """Remove all that the caller *key* brought, in one transaction, and leave no byte of it on the disk.
 
         Exchanges and feedback, cases, repairs and probes go, attempts on these cases with their remembered calls, and
-        what records of runs quote of them: whoever resumes such a run is told that it no longer repeats itself.
+        what records of runs quote of them: whoever resumes such a run is told that it no longer repeats itself.  A case
+        of another's stays, and loses the target that *key* told, all that stands on this target, and the answer and
+        score that came of *key*'s request or word.
         *policies*, and those that show a forgotten case, are blanked out: their ids stay in ledgers and history, their
         words and attempts are gone, and ``policy`` raises ``StoreError`` for them.  Raises it, and forgets nothing,
         where one of them is a task's champion, or where no such policy is stored.

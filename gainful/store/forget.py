@@ -3,6 +3,8 @@
 Guarantees: all of it happens or nothing; once ``forget`` returns, no removed byte is left in the file or its log.
 The ledger, the history of champions and all ids stay, so that what was decided can still be read and checked.
 
+A case that another sent before stays, without what the caller told of it and what stands on that.
+
 What remains: tallies and trials, which hold numbers and digests; the name of the key itself; words of the caller's that
 another sent before; what others were answered under a policy that carried them; a memo reply whose run died before its
 attempt was entered, under a digest that only the prompt leads to; and copies outside the store, such as receipts.
@@ -24,6 +26,7 @@ from gainful.store.database import Database
 
 AT_ONCE = 10_000  # rows read by one statement: some 10 MB
 FORGOTTEN = b""  # in place of a policy's packed words; ``pack`` never makes it
+UNANSWERED = pack(b"{}")  # in place of how a case was last answered, and what was said of that
 QUOTING = (b'"question"', b'"instructions"', b'"demos"')  # members by which a record quotes an example or a policy
 BLANK: JsonObject = {"instructions": "(forgotten)"}  # in place of a policy in a record: it must read as one
 
@@ -113,17 +116,21 @@ def brought(database: Database, key: str) -> list[str]:
 
 
 class _Found(NamedTuple):
-    """The rows of a caller's cases, and of repairs that are theirs or of their cases."""
+    """The rows of a caller's cases, of others' whose target is theirs, and of repairs that are theirs or of these."""
 
     words: _Words
     cases: list[int]
+    told: list[int]
     repairs: list[int]
 
 
 def _found(database: Database, key: str) -> _Found:
     words = _Words()
     cases = database.rows('SELECT id, digest, "case" FROM banked WHERE key = ?', key)
-    for _, id, content in cases:
+    told = database.rows(
+        'SELECT id, digest, "case" FROM banked WHERE target_key = ? AND key <> ? AND target IS NOT NULL', key, key
+    )
+    for _, id, content in (*cases, *told):
         words.add(long_id(id), database.read(_case, content))
     repairs = []
     for row, id, owner, content in database.rows("SELECT id, digest, key, content FROM repairs"):
@@ -131,18 +138,20 @@ def _found(database: Database, key: str) -> _Found:
         if owner == key or {long_id(id), repair.case.id} & words.ids:
             repairs.append(row)
             words.add(long_id(id), repair.case)
-    return _Found(words, [row for row, *_ in cases], repairs)
+    return _Found(words, [row for row, *_ in cases], [row for row, *_ in told], repairs)
 
 
 def _remove_cases(database: Database, connection: sqlite3.Connection, key: str) -> tuple[_Words, int, int, int]:
-    """Remove the cases of *key*, its repairs, and repairs and probes of its cases; return what and how many."""
-    words, cases, repairs = _found(database, key)
+    """Remove the cases of *key*, its word on others', and repairs and probes of both; return what and how many."""
+    words, cases, told, repairs = _found(database, key)
     probes = []
     for row, id, content in database.rows("SELECT id, digest, content FROM probes"):
         if {long_id(id), database.read(_probe, content).case.id} & words.ids:
             probes.append(row)
     for table, rows in (("banked", cases), ("repairs", repairs), ("probes", probes)):
         connection.executemany(f"DELETE FROM {table} WHERE id = ?", ((row,) for row in rows))
+    connection.executemany("UPDATE banked SET target = NULL, target_key = '' WHERE id = ?", ((row,) for row in told))
+    connection.execute("UPDATE banked SET latest = ?, latest_key = '' WHERE latest_key = ?", (UNANSWERED, key))
     words.sort()
     return words, len(cases), len(repairs), len(probes)
 

@@ -37,12 +37,16 @@ _repair = msgspec.json.Decoder(Repair).decode
 _probe = msgspec.json.Decoder(Probe).decode
 _any = msgspec.json.Decoder().decode
 
-_BANKED = 'SELECT digest, key, side, at, last_at, count, quarantine, opened, "case", target, latest FROM banked '
+_BANKED_COLUMNS = (
+    'digest, key, latest_key, target_key, side, at, last_at, count, quarantine, opened, "case", target, latest'
+)
+_BANKED = f"SELECT {_BANKED_COLUMNS} FROM banked "
+_IS_TOLD = "excluded.target IS NOT NULL AND opened = ''"  # what a confirmation was judged by stays as it was
 _ENTER_CASE = (
-    'INSERT INTO banked (task, digest, key, side, at, last_at, count, quarantine, opened, "case", target, latest) '
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task, digest) DO UPDATE SET "
+    f"INSERT INTO banked (task, {_BANKED_COLUMNS}) VALUES (?{', ?' * 13}) ON CONFLICT (task, digest) DO UPDATE SET "
     "count = count + excluded.count, last_at = excluded.last_at, latest = excluded.latest, "
-    "target = coalesce(excluded.target, target)"
+    f"latest_key = excluded.latest_key, target = CASE WHEN {_IS_TOLD} THEN excluded.target ELSE target END, "
+    f"target_key = CASE WHEN {_IS_TOLD} THEN excluded.target_key ELSE target_key END"
 )
 
 _TOLD = {False: "", True: "AND target IS NOT NULL"}  # of whom a caller told the right answer
@@ -122,8 +126,8 @@ class SQLiteBank:
             held = self._opened(task, confirmation)
             if not held:
                 free = self._database.rows(
-                    f"SELECT id, digest, key FROM banked {OF_TASK} AND side = 'held-out' AND is_free = 1 "
-                    f"{_TOLD[only_targets]}",
+                    "SELECT id, digest, key, CASE WHEN target IS NULL THEN key ELSE target_key END "
+                    f"FROM banked {OF_TASK} AND side = 'held-out' AND is_free = 1 {_TOLD[only_targets]}",
                     task,
                 )
                 rows = [(confirmation, row) for row in _drawn(free, max(count, 0), confirmation, most_of_a_key)]
@@ -148,7 +152,7 @@ class SQLiteBank:
         return [self._banked(*row) for row in rows]
 
     def _banked(self, id: bytes | str, *row: Any) -> Banked:
-        key, side, at, last_at, count, quarantine, opened, case, target, latest = row
+        key, latest_key, target_key, side, at, last_at, count, quarantine, opened, case, target, latest = row
         answered = self._database.read(_latest, latest)
         asked = self._database.read(_case, case)
         if target is not None:
@@ -163,6 +167,8 @@ class SQLiteBank:
             count=count,
             quarantine=quarantine,
             opened=opened,
+            latest_key=latest_key,
+            target_key=target_key,
             **msgspec.structs.asdict(answered),
         )
 
@@ -281,17 +287,23 @@ class SQLiteBank:
         return forget(self._database, key, policies)
 
 
-def _drawn(free: Sequence[tuple[int, bytes | str, str]], count: int, confirmation: str, share: float) -> list[int]:
-    """Return the rows of *count* of the *free* cases, in an order that nobody could choose who wrote them."""
+def _drawn(free: Sequence[tuple[int, bytes | str, str, str]], count: int, confirmation: str, share: float) -> list[int]:
+    """Return the rows of *count* of the *free* cases, in an order that nobody could choose who wrote them.
+
+    Each is given with the keys of who asked it first and of who told its target.
+    """
     order = sorted(free, key=lambda row: hashlib.sha256(f"{confirmation} {long_id(row[1])}".encode()).digest())
-    keys = len({key for _, _, key in free})
+    keys = len({key for _, _, *hands in free for key in hands})
     most = max(1, int(count * max(share, 1 / keys))) if keys > 1 else count
     taken: Counter[str] = Counter()
     chosen: list[int] = []
     over: list[int] = []
-    for id, _, key in order:
-        taken[key] += 1
-        (chosen if taken[key] <= most else over).append(id)
+    for id, _, *hands in order:
+        if all(taken[key] < most for key in hands):
+            taken.update(set(hands))
+            chosen.append(id)
+        else:
+            over.append(id)
     return (chosen + over)[:count]
 
 
@@ -305,6 +317,8 @@ def _pack_banked(case: Banked) -> tuple[Any, ...]:
     return (
         short_id(case.id),
         case.key,
+        case.latest_key,
+        case.target_key,
         case.side,
         case.at,
         case.last_at,

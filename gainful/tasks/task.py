@@ -9,7 +9,7 @@ from functools import cached_property
 import msgspec
 
 from gainful.checks import Choice, Function
-from gainful.core import AnswerKind, Case, Check, JsonObject, Policy, TaskError
+from gainful.core import AnswerKind, Case, Check, Demo, JsonObject, Policy, TaskError
 from gainful.tasks.holdout import Holdout
 from gainful.tasks.improving import Improving
 from gainful.tasks.serving import Serving
@@ -29,7 +29,7 @@ class Task:
     ``spec`` says where all of it came from, enough to load the task again: ``spec["load"]`` is what ``load`` takes.
     ``serving`` says how callers are served, ``improving`` how it gets better meanwhile; no gain depends on either.
     ``split`` also divides the cases that traffic brings.  ``practice`` are cases that learners may train on and nothing
-    is raced on; dev cases that no race uses serve as well.
+    is raced on; dev cases that no race uses serve as well.  ``repairs`` are corrected errors, for learners to show.
     Raises ``TaskError`` where there is no name, no dev case or no check to learn from.
     """
 
@@ -45,6 +45,7 @@ class Task:
     improving: Improving = BY_ITSELF
     split: Split = DEFAULT
     practice: tuple[Case, ...] = ()
+    repairs: tuple[Demo, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.strip():

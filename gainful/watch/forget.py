@@ -3,7 +3,8 @@
 Guarantees: no policy that carries the caller's words is in service, on its way in or held back when it loses them; each
 step follows from what the store holds, so that after ``kill -9`` the same call finishes the work.  What carries words
 is found by the cases that demos hold and adapters were trained on, so by where each learned item came from, not by
-looking for similar words.  An adapter that was trained on a forgotten case is deleted.
+looking for similar words; a case whose right answer the caller told a run counts as well, whoever asked it.  An adapter
+that was trained on a forgotten case is deleted.
 
 A receipt quotes cases and policies.  Of one that carries forgotten words the files that quote are deleted; what was
 registered, claimed and signed stays, and whoever has a copy can still verify it.  What the store itself keeps is said
@@ -24,6 +25,7 @@ from msgspec.structs import replace
 
 from gainful.core import Adapter, Case, Policy, StoreError, Value
 from gainful.learners.teaching import Taught
+from gainful.loop.events import Proposed
 from gainful.loop.journal import read_events
 from gainful.models.adapters import remove_adapter, trained_on
 from gainful.store import Forgotten, Store
@@ -105,7 +107,8 @@ class _Work:
         self._key = key
         self._mark = hashlib.sha256(key.encode()).hexdigest()  # the ledger stays, and names nobody
         self._helms = {task: Helm(store, task, clock) for task in tasks if store.champion(task) is not None}
-        self._cases = frozenset(store.brought_by(key))
+        self._told_of = frozenset(_told_to_runs(store, key))
+        self._cases = self._told_of | frozenset(store.brought_by(key))
 
     def do(self, receipts: Path) -> Forgetting:
         """Leave the services, then the receipts, then the store; write down before and after what is done."""
@@ -126,7 +129,7 @@ class _Work:
         for adapter in adapters:
             remove_adapter(adapter)
         forget_words()
-        removed = self._store.forget_key(self._key, self._with_adapters(adapters))
+        removed = self._store.forget_key(self._key, [*self._with_adapters(adapters), *self._learned_from_told()])
         found = self._told(removed, stripped, tuple(heirs), was_begun=any(begun))
         found = replace(
             found, adapters=tuple(adapter.label for adapter in adapters), unknown=self._of_unknown_training()
@@ -195,6 +198,16 @@ class _Work:
         """Return the policies that have one of *adapters*."""
         return sorted({policy.id for policy in self._ever_seated() if policy.adapter in adapters})
 
+    def _learned_from_told(self) -> list[str]:
+        """Return the policies that show a case whose target the caller once told, whoever has told another since."""
+        proposed = (
+            event.proposal.policy.id
+            for run in (self._store.runs() if self._told_of else ())
+            for event in read_events(self._store, run.run)
+            if isinstance(event, Proposed)
+        )
+        return sorted(carriers(self._store, (*proposed, *(one.id for one in self._ever_seated())), self._told_of))
+
     def _ever_seated(self) -> list[Policy]:
         ids = {one.policy for task in self._helms for one in self._store.champion_history(task)}
         ids |= {id for task in self._helms for id in self._seated(task)}
@@ -205,6 +218,12 @@ class _Work:
         seated = {id for task in self._helms for id in self._seated(task)}
         adapters = [policy.adapter for id in seated if (policy := _stored(self._store, id)) and policy.adapter]
         return tuple(sorted({adapter.label for adapter in adapters if trained_on(adapter) is None}))
+
+
+def _told_to_runs(store: Store, key: str) -> Iterator[str]:
+    """Yield the ids of cases whose targets runs learned from and *key* had told: others may have told more since."""
+    for run in store.runs():
+        yield from run.spec.get("watch", {}).get("told", {}).get(key, ())
 
 
 def _stored(store: Store, id: str) -> Policy | None:

@@ -2,7 +2,8 @@
 
 Guarantees: an exchange is taken in once, however often the watcher dies; copies of a case are one; the side follows
 from the words alone, so that nobody chooses it by asking at the right time; only what was stored in full is read; of
-a caller whose data are kept apart (``gainful keys add --own-data``) nothing but figures is.
+a caller whose data are kept apart (``gainful keys add --own-data``) nothing but figures is.  What a trusted check says
+of a reply no caller changes, unless the operator trusts callers.
 Leaves to others: what may be learned from (``screen``), which cases a run takes (``selection``).
 """
 
@@ -41,9 +42,17 @@ def known(exchange: Exchange) -> Known:
     return Known(score, "" if score is None else "check")
 
 
+def judged(exchange: Exchange) -> Known:
+    """Return what trusted checks said of the reply, and where they are silent what the others said: no proof."""
+    found = known(exchange)
+    score = lowest(exchange.verdicts)
+    return found if found.signal or score is None else Known(score, "judged")
+
+
 def error_group(verdicts: Iterable[Verdict]) -> str:
-    """Return the group of the first objection, whoever made it; empty where there is none."""
-    error = next((v for v in verdicts if v.score is not None and v.score < 1.0), None)
+    """Return the group of the first objection, a trusted check's before all others; empty where there is none."""
+    errors = [verdict for verdict in verdicts if verdict.score is not None and verdict.score < 1.0]
+    error = min(errors, key=lambda verdict: not verdict.trusted, default=None)
     return "" if error is None else error.group or error.check
 
 
@@ -62,6 +71,8 @@ class Intake:
         taken = 0
         while taken < most and (found := self._exchanges()):
             taken += found
+        if taken >= most:
+            return taken  # a word on a reply must not come before the reply
         for _ in range(0, most, BATCH):
             if not self._feedback():
                 break
@@ -81,9 +92,9 @@ class Intake:
         task, store = self._task.name, self._store
         rows = store.feedback_after(task, store.cursor(task, FEEDBACK), limit=BATCH)
         if rows:
-            judged = [(told, exchange) for _, told in rows if (exchange := store.exchange(told.reply)) is not None]
-            banked = [found for told, exchange in judged if (found := self._told(told, exchange)) is not None]
-            news = [_news(told, exchange) for told, exchange in judged if known(exchange).score is None]
+            heard = [(told, exchange) for _, told in rows if (exchange := store.exchange(told.reply)) is not None]
+            banked = [found for told, exchange in heard if (found := self._told(told, exchange)) is not None]
+            news = [_news(told, exchange) for told, exchange in heard if known(exchange).score is None]
             store.take_in(task, FEEDBACK, rows[-1][0], banked, total(news))
         return len(rows)
 
@@ -97,7 +108,7 @@ class Intake:
             or (exchange.seat is not None and exchange.seat.arm == "shadow")
         ):
             return None
-        score, signal = known(exchange)
+        score, signal = judged(exchange)
         return Banked(
             id=content(case),
             case=case,
@@ -112,26 +123,35 @@ class Intake:
             reply=exchange.id,
             value=exchange.value,
             quarantine=self._screen(case, exchange.value),
+            latest_key=exchange.key,
         )
 
     def _told(self, told: Feedback, exchange: Exchange) -> Banked | None:
-        """Return the case of a reply that a caller has judged.
+        """Return the case of a reply that a caller has judged; ``None`` where their word changes nothing.
 
         Where what callers say counts as proof, a reply that is right, or the answer they gave instead, is the target,
-        unless nothing may learn from it or the checks cannot read it: one such target would break every run.
+        unless nothing may learn from it or the checks cannot read it: one such target would break every run.  Where a
+        trusted check has scored the reply too, the lower score counts.  Where callers are no proof, their word is kept
+        unless a trusted check has scored this reply, or one to the same words.
         """
         found = self._banked(exchange)
-        if found is None:
+        if found is None or told.key in self._apart:
             return None
+        if not self._task.improving.trust_feedback:
+            return None if self._is_checked(found) else _objected(found, told)
         right = told.target if told.target is not None else (exchange.value if told.score == 1.0 else None)
-        if self._task.improving.trust_feedback and right is not None:
+        if right is not None:
             with_target = msgspec.structs.replace(found.case, target=right)
             if not self._screen(with_target, right) and self._is_readable(with_target):
-                found = msgspec.structs.replace(found, case=with_target)
-        group = "" if told.score == 1.0 else found.group or "caller's objection"
-        return msgspec.structs.replace(
-            found, score=told.score, signal="feedback", group=group, last_at=told.at, count=0
-        )
+                found = msgspec.structs.replace(found, case=with_target, target_key=told.key)
+        if found.signal == "check" and found.score is not None and found.score <= told.score:
+            return msgspec.structs.replace(found, last_at=told.at, count=0)
+        return _objected(found, told)
+
+    def _is_checked(self, found: Banked) -> bool:
+        """Whether a trusted check scored this reply, or the one by which the bank knows the case."""
+        before = self._store.find_banked(self._task.name, [found.id])
+        return "check" in {found.signal, *(one.signal for one in before)}
 
     def _is_readable(self, case: Case) -> bool:
         """Whether the checks can compare an answer with the target of *case*."""
@@ -171,6 +191,13 @@ def stored_case(exchange: Exchange) -> Case | None:
     if request is None or not request.get("messages"):
         return None
     return msgspec.structs.replace(case_of(request), name=exchange.id)
+
+
+def _objected(found: Banked, told: Feedback) -> Banked:
+    """Return the case of a reply with what a caller says of it."""
+    group = "" if told.score == 1.0 else found.group or "caller's objection"
+    changed = {"score": told.score, "signal": "feedback", "group": group, "last_at": told.at, "latest_key": told.key}
+    return msgspec.structs.replace(found, **changed, count=0)
 
 
 def tallies(exchanges: Iterable[Exchange]) -> list[Tally]:

@@ -21,11 +21,11 @@ from gainful.loop.improve import improve
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run, Settings
 from gainful.loop.trainer import trainer_for
-from gainful.store import Lease, MemoModel, Store
+from gainful.store import Banked, Lease, MemoModel, Store
 from gainful.store import Run as StoredRun
 from gainful.tasks import Task
 from gainful.watch.budget import Budget, MeteredModel
-from gainful.watch.repairs import ask_again, repaired
+from gainful.watch.repairs import choose, examples
 from gainful.watch.selection import select
 from gainful.watch.service import service_key
 from gainful.watch.traffic_task import needs_targets, traffic_task
@@ -145,16 +145,6 @@ class Learning:
             return None
         return Proven(opened.challenger, opened.registration)
 
-    async def settle(self, champion: str, former: str) -> None:
-        """Enter what the new champion has repaired, on the dev cases of the run that found it, and ask all repairs."""
-        runs = watch_runs(self._store, self._task.name)
-        if runs:
-            chosen = self._store.find_banked(self._task.name, runs[-1].spec["watch"]["cases"])
-            cases = [banked.case for banked in chosen]
-            before, after = (self._store.attempts(self._task.name, policy) for policy in (former, champion))
-            self._store.put_repairs(self._task.name, repaired(before, after, cases, self._now))
-        await ask_again(self._store, self._task, self._model, self._store.policy(champion))
-
     def _last_run(self) -> StoredRun | None:
         """Return the last run, unless somebody was forgotten since it began: it may carry their words."""
         runs = watch_runs(self._store, self._task.name)
@@ -201,6 +191,8 @@ class Learning:
                 "why": reason.why,
                 "cases": [banked.id for banked in chosen],
                 "practice": [banked.id for banked in practice],
+                "repairs": choose(store, task, seed),
+                "told": told_by([*chosen, *practice]),
             },
         }
         name = digest(spec)[:RUN_DIGITS]
@@ -213,8 +205,9 @@ class Learning:
         chosen, practice = (
             store.find_banked(self._task.name, spec["watch"].get(part, ())) for part in ("cases", "practice")
         )
+        repairs = examples(store, self._task, spec["watch"].get("repairs", ()))
         return Run(
-            task=traffic_task(self._task, store, chosen, practice),
+            task=traffic_task(self._task, store, chosen, practice, repairs),
             champion=store.policy(spec["champion"]),
             ledger_start=spec["ledger"],
             model=self._model,
@@ -228,3 +221,12 @@ class Learning:
             lease=lease,
             trainer=self._trainer,
         )
+
+
+def told_by(cases: Sequence[Banked]) -> dict[str, list[str]]:
+    """Return by key the ids of others' *cases* whose targets it told, for whoever has it forgotten later on."""
+    found: dict[str, list[str]] = {}
+    for banked in cases:
+        if banked.case.target is not None and banked.target_key != banked.key:
+            found.setdefault(banked.target_key, []).append(banked.id)
+    return found

@@ -191,7 +191,8 @@ class Probes:
     async def _begin(self, chosen: Banked, champion: str, now: float) -> None:
         if found := await self._ask(chosen.case, champion, now):
             answered = (found.answer,), (found.score,), (now,)
-            begun = Probe(chosen.id, chosen.case, champion, self._model.name, *answered)
+            case = msgspec.structs.replace(chosen.case, target=None)  # which may be replaced, and forgotten
+            begun = Probe(chosen.id, case, champion, self._model.name, *answered)
             self._store.put_probes(self._task.name, [begun])
 
     async def _ask(self, case: Case, policy: str, now: float) -> _Found | None:

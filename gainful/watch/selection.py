@@ -1,8 +1,9 @@
 """Which of the cases that traffic brought a run learns from: errors first, and nobody's too many.
 
-Guarantees: nothing that is quarantined, held out or used up; at most a share of what is asked for from one key, where
-there are several, and from one template, so that sending more of the same gains nothing; equal cases, settings and
-seeds give equal choices, in whatever order the cases come.  Leaves to others: what is quarantined (``screen``).
+Guarantees: nothing that is quarantined, held out or used up; at most a share of what is asked for has one key's hand in
+it, where there are several, and is of one template, so that sending more of the same gains nothing; equal cases,
+settings and seeds give equal choices, in whatever order the cases come.  Who was last asked by does not matter, and so
+nobody is kept out by being asked again.  Leaves to others: what is quarantined (``screen``).
 """
 
 from __future__ import annotations
@@ -32,23 +33,25 @@ def select(
 ) -> tuple[Banked, ...]:
     """Return up to *most* of the dev cases in *banked*, in an order drawn by *seed*, since races look at the first.
 
-    Half are errors, taken in turn from each group, the newest first; half are drawn uniformly from all others.  Where
-    one half has too few, the other fills up.  Where several keys brought cases (none is a key of its own), one may
-    bring ``most_of_a_key`` of *most*; a template, text with numbers, names and quotations masked, 5 %; its equal part
-    where there are too few keys or templates for that, and at least one case.  The shares are of *most*, not of what
-    is found: a second key that asks one question must not keep all others from being learned from.
+    Half are errors, taken in turn from each group, the newest first, whoever says that they are: to choose proves
+    nothing.  Half are drawn uniformly from all others.  Where one half has too few, the other fills up.  Where several
+    keys have a hand in cases (``Banked.hands``; none is a key of its own), one may have it in ``most_of_a_key`` of
+    *most*; a template, text with numbers, names and quotations masked, may make up 5 %; its equal part where there are
+    too few keys or templates for that, and at least one case.  The shares are of *most*, not of what is found: a second
+    key that asks one question must not keep all others from being learned from.
 
-    With *key* only what that key brought is taken, for a policy that serves it alone.  Without it and with ``apart``,
-    words are used only where a template came from two keys or more: what one caller alone says is not for all.
+    With *key* only what no other key has a hand in is taken, for a policy that serves it alone.  Without it and with
+    ``apart``, words are used only where a template came from two keys or more: what one caller alone says is not for
+    all.
     """
     if most < 1:
         return ()
     fit = [one for one in banked if one.side == "dev" and not one.quarantine and not one.opened]
-    fit = sorted((one for one in fit if key is None or one.key == key), key=lambda one: one.id)
+    fit = sorted((one for one in fit if key is None or one.hands == {key}), key=lambda one: one.id)
     templates = {one.id: template(one.case.text) for one in fit}
     if improving.apart and key is None:
         fit = _shared(fit, templates)
-    keys = len({one.key for one in fit})
+    keys = len({hand for one in fit for hand in one.hands})
     share = max(improving.most_of_a_key, 1 / keys) if keys > 1 else 1.0
     of_a_template = max(MOST_OF_A_TEMPLATE, 1 / max(1, len({templates[one.id] for one in fit})))
     caps = _Caps(templates, max(1, int(share * most)), max(1, int(of_a_template * most)))
@@ -91,8 +94,8 @@ class _Caps:
             shape = self.templates[one.id]
             if admitted == most:
                 return
-            if self.keys[one.key] < self.of_a_key and self.shapes[shape] < self.of_a_template:
-                self.keys[one.key] += 1
+            if all(self.keys[hand] < self.of_a_key for hand in one.hands) and self.shapes[shape] < self.of_a_template:
+                self.keys.update(one.hands)
                 self.shapes[shape] += 1
                 admitted += 1
                 yield one

@@ -219,6 +219,17 @@ class Helm:
         content = {"challenger": state.canary.policy, "registration": state.registration, "reason": reason}
         return self._move(state, "rejected", {**content, "evidence": evidence or {}})
 
+    def refuse(self, challenger: str, registration: str, reason: str, evidence: JsonObject | None = None) -> Service:
+        """Write down that *challenger*, which *registration* has confirmed, is not even staged, and why.
+
+        Raises ``StoreError`` while a challenger is on its way in.
+        """
+        state = self.state
+        if state.canary is not None:
+            raise self._refused(f"policy {state.canary.policy[:12]} is on its way in; end that first")
+        content = {"challenger": self._store.policy(challenger).id, "registration": registration, "reason": reason}
+        return self._move(state, "rejected", {**content, "evidence": evidence or {}})
+
     def promote(self, seed: str, holdback: float, evidence: JsonObject | None = None) -> Service:
         """Put the canary's challenger into service for all but the share *holdback*, which stays on the champion.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gainful.core import Case, Check, JsonObject
+from gainful.core import Case, Check, Demo, JsonObject
 from gainful.store import Banked, Store
 from gainful.tasks import Holdout, Task
 from gainful.tasks.split import content
@@ -29,10 +29,16 @@ def proof_checks(task: Task) -> tuple[Check, ...]:
     return tuple(check for check in task.keyless if check.trusted)
 
 
-def traffic_task(task: Task, store: Store, chosen: Sequence[Banked], practice: Sequence[Banked] = ()) -> Task:
+def traffic_task(
+    task: Task,
+    store: Store,
+    chosen: Sequence[Banked],
+    practice: Sequence[Banked] = (),
+    repairs: Sequence[Demo] = (),
+) -> Task:
     """Return *task* on the cases *chosen* from its traffic, with a hold-out that is fresh for every confirmation.
 
-    *practice* are further cases, to train on.
+    *practice* are further cases, to train on; *repairs* are corrected errors, to be shown.
     """
     only_targets = needs_targets(task)
     checks = task.checks if only_targets else tuple(c for c in task.checks if not c.needs_target) or task.keyless
@@ -49,6 +55,7 @@ def traffic_task(task: Task, store: Store, chosen: Sequence[Banked], practice: S
         task,
         dev=tuple(banked.case for banked in chosen),
         practice=tuple(banked.case for banked in practice),
+        repairs=tuple(repairs),
         holdout=holdout,
         checks=checks,
         proof=proof,

@@ -83,7 +83,12 @@ def _new_errors(store: Store, task: Task, since: float) -> tuple[int, str]:
     """Return how many new errors the largest group has, and the group."""
     latest = store.banked(task.name, "dev", limit=LATEST, only_targets=needs_targets(task))
     champion = store.champion(task.name)  # others' errors, in a hold-back or a canary, are not to be learned from
-    errors = (one for one in latest if one.last_at > since and one.group and one.policy == champion)
+    proof = {"check", "feedback"} if task.improving.trust_feedback else {"check"}
+    errors = (
+        one
+        for one in latest
+        if one.last_at > since and one.group and one.policy == champion and one.signal in proof and one.score != 1.0
+    )
     groups = Counter(banked.group for banked in errors)
     return max(((count, group) for group, count in groups.items()), default=(0, ""))
 

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,15 +25,16 @@ from gainful.learners import ON_TRAFFIC
 from gainful.loop.session import data_folder
 from gainful.models import connect
 from gainful.models.openai import Price
-from gainful.store import Lease, Store, open_store
+from gainful.store import Lease, MemoModel, Store, open_store
 from gainful.tasks import Task, load
 from gainful.watch.budget import BUDGET, Budget, MeteredModel, require_price
 from gainful.watch.canary import CanaryWatch
 from gainful.watch.evidence import quality_of, settled_at
 from gainful.watch.holdback import Former, HoldbackWatch
 from gainful.watch.intake import BATCH, FEEDBACK, Intake
-from gainful.watch.learning import Learning
+from gainful.watch.learning import Learning, Proven
 from gainful.watch.probes import ProbeReport, Probes
+from gainful.watch.regression import Regression
 from gainful.watch.screen import screen
 from gainful.watch.service import Helm, Mode, Service, Stage, next_seed, service_key, settle, stages_of, watch_lease
 from gainful.watch.triggers import Waiting
@@ -47,6 +48,7 @@ PAUSED = Waiting("paused", "learning is paused")
 PINNED = Waiting("pinned", "the champion is pinned")
 RAMPING = Waiting("ramping", "a challenger is on its way in")
 RUNNING = Waiting("running", "a run is under way")
+BROKEN = Waiting("broken", "corrected errors could not be asked again; they are after a while")
 REPAIRS = Waiting("running", "corrected errors are asked again under the new champion")
 
 log = logging.getLogger("gainful.watch")
@@ -84,18 +86,20 @@ class Watcher:
         self._intake = Intake(self._store, task, partial(screen, kind=task.kind, canaries=task.improving.canaries))
         self._budget = Budget(place.store, task, place.clock)
         self._learning = Learning(task, place.store, place.model, place, self._budget, learners)
-        self._probes = Probes(self._store, task, MeteredModel(place.model, self._budget))
+        metered = MeteredModel(place.model, self._budget)
+        self._regression = Regression(task, place.store, MemoModel(metered, place.store))
+        self._probes = Probes(self._store, task, metered)
         self._canary: CanaryWatch | None = None
         self._holdback: _Compared | None = None
         self._quality = quality_of(place.store, task)
         self._run: asyncio.Task[None] | None = None
+        self._is_regression = False  # what is under way, and no run
         self._probing: asyncio.Task[ProbeReport | None] | None = None
         self._told: dict[str, JsonObject] = {}  # how things stand, as it was written last
         self._is_settled = False
         self.is_behind = False  # whether more than one round's share had come
         self._forgettings = 0
         self._lease: Lease | None = None
-        self._promoted: Stage | None = None  # whose repairs are still to be entered
 
     async def round(self) -> None:
         """Look once, and do what is due.  Raises ``StoreError`` where the store cannot be used."""
@@ -215,7 +219,6 @@ class Watcher:
         else:
             helm.promote(next_seed(self.task.name, state), self.task.improving.holdback, evidence)
             log.info("promoted", extra={"task": self.task.name, "policy": stage.policy})
-            self._promoted = stage
 
     def _watch_champion(self, helm: Helm) -> None:
         """Take the champion back where it does harm, and notice where quality falls."""
@@ -292,15 +295,17 @@ class Watcher:
         """Begin a run where one is due, and stage what a finished one has proven."""
         if self._run is not None:
             return RUNNING
-        if self._promoted is not None:
-            if (left := self._budget.left()).is_spent:
-                return Waiting("spent", left.why)
-            promoted, self._promoted = self._promoted, None
-            self._run = asyncio.create_task(self._learning.settle(promoted.policy, promoted.champion))
-            return REPAIRS
         proven = self._learning.unstaged()
+        if self._regression.is_resting(self._place.clock()):
+            return BROKEN
+        if (work := self._regression_work(proven)) is not None:
+            if (left := self._budget.left()).is_spent:
+                work.close()
+                return Waiting("spent", left.why)
+            self._run, self._is_regression = asyncio.create_task(work), True
+            return REPAIRS
         if proven is not None:
-            self._begin(helm, proven.challenger, proven.registration)
+            self._begin(helm, proven)
             return RAMPING
         return self._learning.waits_for(self._place.clock()) or self._begin_run(lease)
 
@@ -311,12 +316,23 @@ class Watcher:
             held.enter_context(self._store.lock_run(self.task.name))
         except StoreError as error:
             return Waiting("locked", str(error))
-        self._run = asyncio.create_task(self._learning.run(lease))
+        self._run, self._is_regression = asyncio.create_task(self._learning.run(lease)), False
         self._run.add_done_callback(lambda _: held.close())
         return RUNNING
 
-    def _begin(self, helm: Helm, challenger: str, registration: str) -> None:
-        """Let a proven challenger in, unheard at first."""
+    def _regression_work(self, proven: Proven | None) -> Coroutine[Any, Any, None] | None:
+        """Return what is to be asked of the last promotion's champion, or else of a challenger that is to be staged."""
+        if (promotion := self._regression.unsettled()) is not None:
+            return self._regression.settle(promotion, self._place.clock())
+        return self._regression.examine(proven) if proven and not self._regression.is_examined(proven) else None
+
+    def _begin(self, helm: Helm, proven: Proven) -> None:
+        """Let a proven challenger in, unheard at first, unless it breaks what was repaired."""
+        challenger, registration = proven
+        if (objection := self._regression.objection(proven)) is not None:
+            helm.refuse(challenger, registration, *objection)
+            log.warning("challenger not staged", extra={"task": self.task.name, "reason": objection.why})
+            return
         improving, state = self.task.improving, helm.state
         mode: Mode = "shadow" if improving.shadow > 0.0 else "canary"
         share = improving.shadow or improving.ramp[0]
@@ -332,7 +348,10 @@ class Watcher:
             log.info("a run waits", extra={"task": self.task.name, "reason": left.why})
         elif error is not None:
             log.error("a run ended in an error", extra={"task": self.task.name, "reason": _said(error)})
-            self._learning.failed(self._place.clock(), _said(error))
+            if self._is_regression:
+                self._regression.failed(self._place.clock())
+            else:
+                self._learning.failed(self._place.clock(), _said(error))
 
 
 async def _stopped(*works: asyncio.Task[Any] | None) -> None:

@@ -296,6 +296,7 @@ function groups(block) {
     legend([area("--before"), "before"], [area("--accent"), "now"]),
     h("ul", { class: "groups" }, block.groups.map((one) => h("li", null,
       h("div", { class: "name" }, h("span", null, one.group), h("span", { class: "shares" }, `${count(one.before)} → ${count(one.after)}`)),
+      one.is_judged ? note("Only checks that nobody trusts say so: a hint, no proof.") : null,
       s("svg", { class: "bars", viewBox: "0 0 100 16", preserveAspectRatio: "none", role: "img", "aria-label": `before ${percent(share(one.before, block.n_before))}, now ${percent(share(one.after, block.n_after))} of cases` },
         bar(share(one.before, block.n_before), 0, "was"), bar(share(one.after, block.n_after), 9, "")),
       one.examples_before.length + one.examples_after.length
@@ -316,7 +317,7 @@ function showKept() {
       h("dt", null, "Errors that came back"), h("dd", null, rate(repeated), note("of repaired errors, asked again of the champion")),
       h("dt", null, "Right answers forgotten"), h("dd", null, rate(forgotten), note("of cases that the former champion had right")),
       h("dt", null, "Model behind the name"), h("dd", null, rate(probed), note("of probes that were right twice are wrong now, under the same policy")),
-      h("dt", null, "Scored by callers"), h("dd", null, cases ? `${count(labels)} of the newest ${plural(cases, "case")}` : LEAST, note("the others by checks; nobody was asked to label"))),
+      h("dt", null, "Scored by callers"), h("dd", null, cases ? `${count(labels)} of the newest ${plural(cases, "case")}` : LEAST, note("the others by checks, as far as known; nobody was asked to label"))),
     h("h3", null, "How fast an error became a fix"),
     won.length ? table("From first failure to fix", ["policy", ">failure to certified", ">certified to service", ">in all"], won.map((one) => [
       h("code", null, short(one.policy)),
