@@ -31,11 +31,15 @@ def add(
     own_data: Annotated[
         bool, typer.Option("--own-data", help="Learn nothing from this caller's words, and show them to nobody.")
     ] = False,
+    own_task: Annotated[
+        bool,
+        typer.Option("--own-task", help="Learn from this caller's words for it alone, and from no other's for it."),
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let a caller in; its secret is shown this once."""
-    secret, key = make_key(name, requests_per_minute=requests_per_minute, own_data=own_data)
+    secret, key = make_key(name, requests_per_minute=requests_per_minute, own_data=own_data, own_task=own_task)
     with open_store(store or session.default_store()) as opened:
         opened.put_key(key)
     if as_json:
@@ -78,7 +82,7 @@ def _shown(key: Key) -> dict[str, Any]:
 
 
 def _own(key: Key) -> str:
-    return "own" if key.own_data else "shared"
+    return "own task" if key.own_task else "own" if key.own_data else "shared"
 
 
 def _say(sentence: str) -> None:

@@ -74,6 +74,17 @@ def test_people_read_a_table(store: Path) -> None:
     assert "revoked" in table
 
 
+def test_a_key_may_have_tasks_of_its_own_and_not_keep_its_data_apart_as_well(store: Path) -> None:
+    added = read("add", "clinic", "--own-task", store=store)
+    refused = gainful("add", "bank", "--own-task", "--own-data", store=store, code=2)
+
+    assert (added["own_task"], added["own_data"]) == (True, False)
+    assert "own task" in gainful("list", store=store).stdout
+    assert refused.stdout == ""
+    assert len(refused.stderr.splitlines()) == 1
+    assert [key["name"] for key in read("list", store=store)] == ["clinic"]
+
+
 def test_a_name_that_is_taken_or_unknown_gets_one_sentence(store: Path) -> None:
     gainful("add", "web", store=store)
 

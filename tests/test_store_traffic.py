@@ -253,6 +253,7 @@ def test_the_latest_detector_is_in_use(store: Store) -> None:
 
 def test_keys_come_back_whole_and_are_found_by_what_their_secret_hashes_to(store: Store) -> None:
     written = [key("web"), key("batch", revoked=True, requests_per_minute=60, own_data=True)]
+    written.append(key("clinic", own_task=True))
     for one in written:
         store.put_key(one)
 

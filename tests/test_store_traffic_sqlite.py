@@ -66,7 +66,7 @@ def test_a_store_of_the_first_version_keeps_all_it_holds_and_learns_to_serve(pat
             assert store.events("run") == [b"{}"]
             store.put_exchanges([exchange])
             assert store.exchange("reply") == exchange
-    assert raw(path, "PRAGMA user_version") == [(4,)]
+    assert raw(path, "PRAGMA user_version") == [(6,)]
     assert raw(path, "SELECT task, policy FROM exchanges") == [(3, 7), (3, 7)]
 
 

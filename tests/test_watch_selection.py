@@ -85,13 +85,6 @@ def test_apart_nothing_is_for_all_that_one_key_alone_says(found: list[Banked], m
     assert all(len(keys) > 1 for keys in callers.values())
 
 
-@given(cases, st.booleans(), st.sampled_from(["", "a", "b"]))
-def test_a_key_learns_from_its_own_cases_alone(found: list[Banked], apart: bool, key: str) -> None:
-    chosen = select(found, Improving(apart=apart), 50, 0, key=key)
-
-    assert {hand for one in chosen for hand in one.hands} <= {key}
-
-
 def test_another_seed_chooses_others_in_another_order() -> None:
     found = [banked(number) for number in range(100)]
 

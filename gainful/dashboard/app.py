@@ -24,6 +24,7 @@ from gainful.core import ApiError, StoreError
 from gainful.dashboard.data import Reader
 from gainful.dashboard.feed import Feed
 from gainful.store import Store
+from gainful.tasks.own import shared_name
 
 ASSETS = files("gainful.dashboard") / "assets"
 KINDS = {
@@ -139,7 +140,7 @@ class Dashboard:
         if task not in self._feeds:
             if task not in await self._known():
                 raise ApiError(f"there is no task {task!r} here; GET /dashboard/tasks names them", status=404)
-            reader = Reader(task, methods=self._methods.get(task, METHODS), with_text=self._with_text)
+            reader = Reader(task, methods=self._methods.get(shared_name(task), METHODS), with_text=self._with_text)
             self._feeds.setdefault(task, Feed(reader, self._opened, self._thread))
         return self._feeds[task]
 

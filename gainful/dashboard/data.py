@@ -23,6 +23,7 @@ from gainful.loop.calibrate import Audit
 from gainful.loop.journal import read_events
 from gainful.report.story import Story, tell
 from gainful.store import Banked, Run, Store
+from gainful.tasks.own import shared_name
 from gainful.watch.repairs import rates
 from gainful.watch.service import replay, service_key
 from gainful.watch.status import ErrorBudget, error_budget
@@ -153,7 +154,9 @@ class Reader:
         return self._rates
 
     def _corrections(self, store: Store, model: str, champion: str) -> tuple[Method, ...]:
-        trials = [trial for trial in store.trials(self._task, model, limit=TRIALS) if trial.policy == champion]
+        trials = [
+            trial for trial in store.trials(shared_name(self._task), model, limit=TRIALS) if trial.policy == champion
+        ]
         standings = tuple(_standing(method, tuple(t for t in trials if t.method == method)) for method in METHODS)
         audit = Audit(self._task, model, champion, None, standings, self._methods)
         return tuple(_method(audit, one) for one in standings)

@@ -29,7 +29,8 @@ from gainful.proxy.replies import EVENTS, refusal, refusal_body, reply, status_o
 from gainful.proxy.upstream import Upstream
 from gainful.proxy.visit import Visit
 from gainful.proxy.wire import Bounds, limits_of, parse
-from gainful.store import Feedback, Key
+from gainful.store import Feedback, Key, Store
+from gainful.tasks.own import owner, shared_name
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -60,8 +61,14 @@ class Front:
     def _dashboard(self) -> Dashboard:
         methods = {service.task.name: service.task.serving.methods for service in self.desk.services.values()}
         settings = self.desk.settings
+
+        def shown(store: Store) -> list[str]:
+            """Return the tasks to look at: callers' own ones too, where whoever looks is the operator."""
+            own = [name for name in store.tasks() if owner(name) and shared_name(name) in methods]
+            return [*methods, *own] if not settings.require_keys else list(methods)
+
         return Dashboard(
-            lambda _: list(methods),
+            shown,
             self.desk.reading,
             self._caller if settings.require_keys else None,
             methods,
@@ -118,6 +125,7 @@ class Front:
                 code="model_not_found",
                 param="model",
             )
+        service = await self.desk.own_tasks.service(service, key)
         placed = service.now.place()
         limits = placed.served.limits.tightened(limits_of(request.headers))
         arrival = Arrival(service, placed, ask, key.name if key else "", limits, began_s)
@@ -195,20 +203,22 @@ class Front:
         """Answer POST /v1/feedback: what the caller says of a reply, by its id."""
         key = self._caller(request)
         told = parse_feedback(await self._body(request), key.name if key else "", time.time())
-        await asyncio.to_thread(self._put_feedback, told)
+        await asyncio.to_thread(self._put_feedback, told, key)
         return reply({"object": "feedback", "id": told.reply}, {})
 
-    def _put_feedback(self, told: Feedback) -> None:
+    def _put_feedback(self, told: Feedback, key: Key | None) -> None:
         with self.desk.opened() as store:
             found = store.exchange(told.reply)
-            keeping = self.desk.keeping.get(f"gainful/{found.task}") if found else None
-            if found is None or keeping is None or is_unheard(found) or not self._may_judge(told, found):
+            keeping = self.desk.keeping.get(f"gainful/{shared_name(found.task)}") if found else None
+            if found is None or keeping is None or is_unheard(found) or not self._may_judge(key, found):
                 raise ApiError(f"there is no reply {told.reply!r}; give the id of a reply of this server", status=404)
             comment, target = keeping.kept_text(told.comment), keeping.kept_value(told.target)
             store.put_feedback(msgspec.structs.replace(told, comment=comment, target=target))
 
-    def _may_judge(self, told: Feedback, reply: Exchange) -> bool:
-        return not self.desk.settings.require_keys or reply.key == told.key
+    def _may_judge(self, key: Key | None, reply: Exchange) -> bool:
+        """Whether *reply* is the caller's, or no key is asked for and neither of the two has tasks of its own."""
+        is_apart = bool(owner(reply.task)) or (key is not None and key.own_task)
+        return reply.key == (key.name if key else "") or not (self.desk.settings.require_keys or is_apart)
 
     async def health(self, _: web.Request) -> web.Response:
         """Answer GET /healthz: 200 while this worker answers; ``unstored`` replies did not reach the disk in time."""

@@ -21,6 +21,7 @@ from gainful.proxy.books import Arrival
 from gainful.proxy.breaker import Breaker
 from gainful.proxy.keys import Keyring
 from gainful.proxy.metrics import Metrics
+from gainful.proxy.own_tasks import OwnTasks
 from gainful.proxy.rates import Rates
 from gainful.proxy.recorder import Recorder
 from gainful.proxy.redact import Keeping
@@ -62,6 +63,7 @@ class Desk:
     """All that a worker answers with."""
 
     services: dict[str, Service]
+    own_tasks: OwnTasks
     settings: Settings
     recorder: Recorder
     keyring: Keyring
@@ -122,6 +124,8 @@ async def open_desk(plan: Plan, stack: AsyncExitStack) -> Desk:
     watch = Watch(services, opened)
     stack.push_async_callback(watch.close)
     watch.start()
+    own_tasks = OwnTasks(watch, opened)
+    await own_tasks.start(services)
     rates = Rates(plan.scratch and plan.scratch / "rates")
     stack.callback(rates.close)
     spans = Spans()
@@ -135,6 +139,7 @@ async def open_desk(plan: Plan, stack: AsyncExitStack) -> Desk:
     metrics.watch("shadows", lambda: shadows.waiting)
     return Desk(
         services=dict(zip(names, services, strict=True)),
+        own_tasks=own_tasks,
         settings=settings,
         recorder=recorder,
         keyring=keyring,

@@ -28,11 +28,17 @@ log = logging.getLogger("gainful.proxy")
 
 
 def make_key(
-    name: str, *, requests_per_minute: int | None = None, own_data: bool = False, at: float | None = None
+    name: str,
+    *,
+    requests_per_minute: int | None = None,
+    own_data: bool = False,
+    own_task: bool = False,
+    at: float | None = None,
 ) -> tuple[str, Key]:
     """Return a new secret, to be shown once, and the key to store for it; *at* is its Unix time in seconds, now.
 
-    Raises ``ServeError`` for a name that log lines and tables cannot show, and a limit below one.
+    Raises ``ServeError`` for a name that log lines and tables cannot show, a limit below one, and a key that is both
+    learned from for itself and not learned from at all.
     """
     if not (name.isprintable() and name.strip() == name and 0 < len(name) <= MOST_NAME_CHARACTERS):
         raise ServeError(
@@ -41,9 +47,14 @@ def make_key(
         )
     if requests_per_minute is not None and requests_per_minute < 1:
         raise ServeError(f"key {name!r} may make {requests_per_minute} requests a minute; give 1 or more, or revoke it")
+    if own_data and own_task:
+        raise ServeError(
+            f"key {name!r} cannot have both --own-data, with which nothing is learned from its words, and --own-task, "
+            "with which what they teach serves it alone; give one of the two"
+        )
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     created_at = time.time() if at is None else at
-    return secret, Key(name, _sha256(secret), created_at, False, requests_per_minute, own_data)
+    return secret, Key(name, _sha256(secret), created_at, False, requests_per_minute, own_data, own_task)
 
 
 class Keyring:

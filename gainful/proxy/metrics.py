@@ -1,9 +1,10 @@
 """What is counted and timed, in Prometheus' text format.
 
 Guarantees: the workers of one server show the same figures, the sums over all of them, the dead ones' counts included;
-labels are tasks, methods and a few fixed words, so that the number of series is bounded whatever callers send.  Sharing
-needs the environment variable PROMETHEUS_MULTIPROC_DIR, an empty folder of the server's, set before this module is
-imported in a worker; without it a process counts for itself.
+labels are tasks, methods and a few fixed words, so that the number of series is bounded whatever callers send.  What
+callers are served under tasks of their own counts as the shared task's: any key may read figures, and need not learn
+who else calls.  Sharing needs the environment variable PROMETHEUS_MULTIPROC_DIR, an empty folder of the server's, set
+before this module is imported in a worker; without it a process counts for itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from prometheus_client.values import ValueClass
 
 from gainful import core
 from gainful.core import Arm, Usage, VerdictWord
+from gainful.tasks.own import shared_name
 from gainful.tasks.serving import Method
 
 ADDED_S = (0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -166,8 +168,8 @@ def forget(pid: int) -> None:
 
 
 @cache  # a metric finds its series in 1.5 microseconds, this in a tenth of it
-def _series(metric: T, *labels: str) -> T:
-    return metric.labels(*labels)
+def _series(metric: T, task: str, *labels: str) -> T:
+    return metric.labels(shared_name(task), *labels)
 
 
 def _one_of(word: str, known: frozenset[str]) -> str:

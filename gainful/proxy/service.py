@@ -39,6 +39,7 @@ from gainful.proxy.seating import Seating
 from gainful.proxy.upstream import Guarded
 from gainful.store import Store
 from gainful.tasks import Task
+from gainful.tasks.own import shared_name
 from gainful.tasks.serving import Streaming
 from gainful.watch import service as watched
 from gainful.watch.budget import is_spent
@@ -111,8 +112,8 @@ class Service:
 
 
 def model_name(task: Task) -> str:
-    """Return the model name under which a task is served."""
-    return f"gainful/{task.name}"
+    """Return the model name under which a task is served; a caller's own has that of the shared one."""
+    return f"gainful/{shared_name(task.name)}"
 
 
 def judging_of(task: Task) -> Judging:
@@ -134,15 +135,17 @@ def task_limits(task: Task) -> Limits:
 def read(store: Store, task: Task, model: str, judging: Judging, limits: Limits, lane: str) -> InService:
     """Return what the store says is in service: the champion, else the task's baseline, and the stages that are on.
 
-    Requests are seated in *lane*, random text that nobody else has.
+    Requests are seated in *lane*, random text that nobody else has.  A caller's own task that has not begun yet is
+    answered like the shared one; its corrections go by the shared one's calibration, made on the operator's cases.
     """
+    shared = shared_name(task.name)
     head = store.ledger_head(watched.service_key(task.name))
     state = _state(store, task)
-    current = store.champion(task.name)
+    current = store.champion(task.name) or store.champion(shared)
     champion = task.baseline if current is None else store.policy(current)
-    trials = store.trials(task.name, model, limit=TRIALS)
+    trials = store.trials(shared, model, limit=TRIALS)
     trials = [trial for trial in trials if trial.method in task.serving.methods]
-    found = store.detector(task.name, model)
+    found = store.detector(shared, model)
 
     def served(policy: Policy) -> Served:
         detector = _detector(found, policy, task)
@@ -215,7 +218,7 @@ class Watch:
     """Looks at the store now and then and swaps what has changed; *opened* opens it, in the thread that reads."""
 
     def __init__(self, services: Sequence[Service], opened: Callable[[], Store]):
-        self._services = services
+        self._services = list(services)
         self._opened = opened
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gainful-watch")
@@ -225,6 +228,10 @@ class Watch:
     def start(self) -> None:
         """Begin to look."""
         self._task = asyncio.create_task(self._run())
+
+    def add(self, service: Service) -> None:
+        """Look after one more."""
+        self._services.append(service)
 
     async def close(self) -> None:
         """Stop looking."""

@@ -25,6 +25,7 @@ CAME = {
     "confirmed": "confirmed by a run of its own",
     "promoted": "promoted through canary stages",
     "rolled-back": "back in service after a roll-back",
+    "begun": "the champion of all callers when this one's own task began",
 }
 
 
@@ -88,6 +89,8 @@ def said(entry: LedgerEntry) -> str:
         case "promoted":
             by = ", by a person" if content.get("void") else ""
             return f"in service{by}{_kept(content)}"
+        case "begun":
+            return "in service: the champion of all callers when this one's own task began"
         case "rolled-back":
             return f"back in service, {_short(content['left'])} out"
         case "rejected":

@@ -32,7 +32,7 @@ _EXCHANGE = (
 )
 _EXCHANGES = f"SELECT {_EXCHANGE}"
 OF_TASK = "WHERE task = (SELECT id FROM tasks WHERE name = ?) "
-_KEYS = "SELECT name, sha256, created_at, revoked, requests_per_minute, own_data FROM keys "
+_KEYS = "SELECT name, sha256, created_at, revoked, requests_per_minute, own_data, own_task FROM keys "
 
 
 class EncodedExchange(NamedTuple):
@@ -233,9 +233,17 @@ class SQLiteTraffic:
                     "a new secret"
                 )
             connection.execute(
-                "INSERT INTO keys (name, sha256, created_at, revoked, requests_per_minute, own_data) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (key.name, sha256, key.created_at, key.revoked, key.requests_per_minute, key.own_data),
+                "INSERT INTO keys (name, sha256, created_at, revoked, requests_per_minute, own_data, own_task) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    key.name,
+                    sha256,
+                    key.created_at,
+                    key.revoked,
+                    key.requests_per_minute,
+                    key.own_data,
+                    key.own_task,
+                ),
             )
 
     def keys(self) -> list[Key]:
@@ -273,8 +281,10 @@ def _pack_trial(trial: Trial) -> tuple[Any, ...]:
     return trial.model, trial.method, short_id(trial.case), trial.source, pack(encode(rest))
 
 
-def _key(name: str, sha256: bytes, created_at: float, revoked: int, limit: int | None, own_data: int) -> Key:
-    return Key(name, sha256.hex(), created_at, bool(revoked), limit, bool(own_data))
+def _key(
+    name: str, sha256: bytes, created_at: float, revoked: int, limit: int | None, own_data: int, own_task: int
+) -> Key:
+    return Key(name, sha256.hex(), created_at, bool(revoked), limit, bool(own_data), bool(own_task))
 
 
 def _storable(id: str) -> str:

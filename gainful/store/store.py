@@ -23,6 +23,7 @@ LedgerKind: TypeAlias = Literal[
     "epoch", "opened", "closed",  # of a hold-out
     "staged", "rejected", "promoted", "rolled-back", "paused", "resumed", "pinned", "unpinned", "alarm", "forgotten",
     "asked",
+    "begun",
 ]  # fmt: skip
 
 GENESIS = "0" * 64  # what the first line of a ledger names as its predecessor

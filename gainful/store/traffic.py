@@ -31,6 +31,7 @@ class Key(Value, frozen=True):
     """Who may call: a name and the SHA-256 of a secret, 64 hexadecimal digits.
 
     ``own_data`` keeps this caller's data apart from all others': nothing is learned from its words.
+    ``own_task``: its requests are answered, kept and learned from under tasks of its own (``tasks.own``).
     ``requests_per_minute`` is ``None`` where nothing limits them.
     """
 
@@ -40,6 +41,7 @@ class Key(Value, frozen=True):
     revoked: bool = False
     requests_per_minute: int | None = None
     own_data: bool = False
+    own_task: bool = False
 
 
 class Traffic(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import msgspec
@@ -12,6 +12,7 @@ from gainful.checks import Choice, Function
 from gainful.core import AnswerKind, Case, Check, Demo, JsonObject, Policy, TaskError
 from gainful.tasks.holdout import Holdout
 from gainful.tasks.improving import Improving
+from gainful.tasks.own import SIGN, own_name, shared_name
 from gainful.tasks.serving import Serving
 from gainful.tasks.split import DEFAULT, Divided, Split
 
@@ -30,7 +31,9 @@ class Task:
     ``serving`` says how callers are served, ``improving`` how it gets better meanwhile; no gain depends on either.
     ``split`` also divides the cases that traffic brings.  ``practice`` are cases that learners may train on and nothing
     is raced on; dev cases that no race uses serve as well.  ``repairs`` are corrected errors, for learners to show.
-    Raises ``TaskError`` where there is no name, no dev case or no check to learn from.
+    ``owner`` is the key that alone is served it, "" where it is all callers'.
+    Raises ``TaskError`` where there is no name or one that would be taken for a caller's own, no dev case or no check
+    to learn from.
     """
 
     name: str
@@ -46,14 +49,25 @@ class Task:
     split: Split = DEFAULT
     practice: tuple[Case, ...] = ()
     repairs: tuple[Demo, ...] = ()
+    owner: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise TaskError("the task has no name; give it one, for its champion is kept under it")
+        shared = shared_name(self.name)
+        if self.name != (own_name(shared, self.owner) if self.owner else shared):
+            raise TaskError(
+                f"the task's name {self.name!r} holds {SIGN!r}, which marks callers' own tasks; leave it out"
+            )
         if not self.dev:
             raise TaskError(f"task {self.name!r} has no dev case; learning needs some, 50 or better 200")
         if not self.checks:
             raise TaskError(f"task {self.name!r} has no check to learn from; add one that may be used on dev cases")
+
+    def of(self, key: str) -> Task:
+        """Return this task as the caller *key*'s own: what is learned on it is for nobody else, so from it alone."""
+        improving = msgspec.structs.replace(self.improving, apart=False)
+        return replace(self, name=own_name(self.name, key), improving=improving, owner=key)
 
     @property
     def obstacle(self) -> str | None:

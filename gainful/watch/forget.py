@@ -4,7 +4,8 @@ Guarantees: no policy that carries the caller's words is in service, on its way 
 step follows from what the store holds, so that after ``kill -9`` the same call finishes the work.  What carries words
 is found by the cases that demos hold and adapters were trained on, so by where each learned item came from, not by
 looking for similar words; a case whose right answer the caller told a run counts as well, whoever asked it.  An adapter
-that was trained on a forgotten case is deleted.
+that was trained on a forgotten case is deleted.  What only the caller's own tasks have learned goes, whether it shows
+words or not.
 
 A receipt quotes cases and policies.  Of one that carries forgotten words the files that quote are deleted; what was
 registered, claimed and signed stays, and whoever has a copy can still verify it.  What the store itself keeps is said
@@ -32,6 +33,7 @@ from gainful.store import Forgotten, Store
 from gainful.store.store import LedgerEntry
 from gainful.tasks.split import content
 from gainful.train import forget_words
+from gainful.watch.own_tasks import learned_for
 from gainful.watch.service import Helm, read_service, service_key, watch_lease
 
 CASES = "cases.jsonl"
@@ -109,6 +111,7 @@ class _Work:
         self._helms = {task: Helm(store, task, clock) for task in tasks if store.champion(task) is not None}
         self._told_of = frozenset(_told_to_runs(store, key))
         self._cases = self._told_of | frozenset(store.brought_by(key))
+        self._learned = learned_for(store, key)  # by the caller's own tasks: with words or without, it is theirs
 
     def do(self, receipts: Path) -> Forgetting:
         """Leave the services, then the receipts, then the store; write down before and after what is done."""
@@ -129,7 +132,8 @@ class _Work:
         for adapter in adapters:
             remove_adapter(adapter)
         forget_words()
-        removed = self._store.forget_key(self._key, [*self._with_adapters(adapters), *self._learned_from_told()])
+        blanked = {*self._with_adapters(adapters), *self._learned_from_told(), *self._learned}
+        removed = self._store.forget_key(self._key, sorted(blanked))
         found = self._told(removed, stripped, tuple(heirs), was_begun=any(begun))
         found = replace(
             found, adapters=tuple(adapter.label for adapter in adapters), unknown=self._of_unknown_training()
@@ -146,7 +150,8 @@ class _Work:
 
     def _carrying(self, task: str) -> list[str]:
         """Return the policies with the caller's words that are in service, on their way in or out."""
-        return sorted(carriers(self._store, self._seated(task), self._cases))
+        seated = self._seated(task)
+        return sorted({*carriers(self._store, seated, self._cases), *self._learned.intersection(seated)})
 
     def _seated(self, task: str) -> list[str]:
         """Return the policies that are in service, on their way in or out."""
@@ -161,9 +166,10 @@ class _Work:
         harmful = {line.content["left"] for line in lines if line.kind == "rolled-back"}
         former = read_service(self._store, task).former
         before = [one.policy for one in reversed(self._store.champion_history(task))]
+        before += [line.content["former"] for line in lines if line.kind == "begun"]
         for id in filter(None, [former, *(one for one in before if one not in harmful)]):
             policy = _stored(self._store, id)
-            if policy is not None and not _carries(policy, self._cases):
+            if policy is not None and id not in self._learned and not _carries(policy, self._cases):
                 return id
         raise StoreError(
             f"task {task!r} has had no champion without words of key {self._key!r}; nothing was forgotten: put another "

@@ -28,9 +28,7 @@ _ID = re.compile(r"\b(?=\w{0,40}\d)[\w.,:/+-]{0,60}\w")
 _NAME = re.compile(r"(?<![.!?:\n] )(?<!^)(?<!\n)\b[A-Z]\w*(?:[ ,'’-]{1,2}[A-Z]\w*)*", re.MULTILINE)
 
 
-def select(
-    banked: Sequence[Banked], improving: Improving, most: int, seed: int, *, key: str | None = None
-) -> tuple[Banked, ...]:
+def select(banked: Sequence[Banked], improving: Improving, most: int, seed: int) -> tuple[Banked, ...]:
     """Return up to *most* of the dev cases in *banked*, in an order drawn by *seed*, since races look at the first.
 
     Half are errors, taken in turn from each group, the newest first, whoever says that they are: to choose proves
@@ -40,16 +38,15 @@ def select(
     too few keys or templates for that, and at least one case.  The shares are of *most*, not of what is found: a second
     key that asks one question must not keep all others from being learned from.
 
-    With *key* only what no other key has a hand in is taken, for a policy that serves it alone.  Without it and with
-    ``apart``, words are used only where a template came from two keys or more: what one caller alone says is not for
-    all.
+    With ``apart``, words are used only where a template came from two keys or more: what one caller alone says is not
+    for all.
     """
     if most < 1:
         return ()
     fit = [one for one in banked if one.side == "dev" and not one.quarantine and not one.opened]
-    fit = sorted((one for one in fit if key is None or one.hands == {key}), key=lambda one: one.id)
+    fit.sort(key=lambda one: one.id)
     templates = {one.id: template(one.case.text) for one in fit}
-    if improving.apart and key is None:
+    if improving.apart:
         fit = _shared(fit, templates)
     keys = len({hand for one in fit for hand in one.hands})
     share = max(improving.most_of_a_key, 1 / keys) if keys > 1 else 1.0

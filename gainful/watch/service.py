@@ -8,6 +8,7 @@ that voids a guarantee says so in its line.  Leaves to others: when to move (``w
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +17,7 @@ from gainful.store import Store
 from gainful.store.bank import Lease
 from gainful.store.store import LedgerEntry, LedgerKind
 from gainful.tasks import Task
+from gainful.tasks.own import shared_name
 
 Mode: TypeAlias = Literal["shadow", "canary", "holdback"]
 
@@ -25,6 +27,7 @@ FORCED = "a person put this policy into service: no confirmation bounds the chan
 TAKEN_BACK = "a person took the champion back: what was certified of it no longer concerns what is in service"
 ALONE = "nothing stays on the former champion: that this one is worse can be seen by its own figures alone"
 PINNED = "a person pinned the champion: it is not taken back by itself while it is pinned"
+BEGUN = "what was certified of the champion it begins with is of all callers' requests, not of this caller's alone"
 
 
 class Stage(Value, frozen=True):
@@ -88,7 +91,7 @@ class Service(Value, frozen=True):
                 changed["first_at"] = self.first_at if stage.step else stage.at
             case "rejected":
                 changed |= _NO_CANARY
-            case "promoted" | "rolled-back":
+            case "begun" | "promoted" | "rolled-back":
                 changed |= _NO_CANARY
                 changed |= {"champion": content["champion"], "former": content["former"]}
                 changed["holdback"] = _stage(content["holdback"], entry) if content["holdback"] else None
@@ -153,12 +156,22 @@ def stages_of(entries: Sequence[LedgerEntry]) -> list[Stage]:
     return [_stage(entry.content["stage"], entry) for entry in entries if entry.kind == "staged"]
 
 
-def settle(store: Store, task: Task) -> None:
+def settle(store: Store, task: Task, clock: Callable[[], float] = time.time) -> None:
     """Enter the task's baseline as champion while nothing else ever was: whatever replaces it can be taken back.
 
-    A baseline that was edited since takes the place of the one before, unless a person has pinned that.
+    A baseline that was edited since takes the place of the one before, unless a person has pinned that.  A caller's own
+    task begins once with the champion that the shared one has by then, and goes its own way from there.
     """
     latest = store.champion_history(task.name)[-1:]
+    shared = store.champion(shared_name(task.name)) if task.owner and not latest else None
+    if shared is not None and shared != task.baseline.id:
+        store.put_policy(task.baseline)
+        try:
+            Helm(store, task.name, clock).begin(shared, task.baseline.id)
+        except StoreError:
+            if store.champion(task.name) is None:  # else another process has begun it meanwhile
+                raise
+        return
     if all(one.reason == "baseline" for one in latest) and not read_service(store, task.name).is_pinned:
         store.set_champion(task.name, task.baseline, "baseline")
 
@@ -244,6 +257,18 @@ class Helm:
         """Write down what was noticed, of which champion, and behind which exchange; it changes nothing by itself."""
         content = {"about": about, "evidence": evidence, "policy": self._store.champion(self._task)}
         return self._move(self.state, "alarm", {**content, "row": self._store.last_exchange_row()})
+
+    # --- a server's
+
+    def begin(self, champion: str, former: str) -> Service:
+        """Put the first *champion* of a caller's own task into service, which can be taken back to *former*.
+
+        Raises ``StoreError`` where the task has one.
+        """
+        state = self.state
+        if self._store.champion(self._task) is not None:
+            raise self._refused("it has begun")
+        return self._install(state, "begun", self._store.policy(champion).id, former, {"void": BEGUN})
 
     # --- a watcher's or a person's
 
@@ -351,7 +376,8 @@ class Helm:
 
     def _once_in_service(self, policy: str) -> str:
         id = self._store.policy(policy).id
-        if all(one.policy != id for one in self._store.champion_history(self._task)):
+        before = {one.policy for one in self._store.champion_history(self._task)}
+        if id not in before | {line.content.get("former") for line in self._store.ledger(service_key(self._task))}:
             raise self._refused(f"policy {id[:12]} never was in service; promote it instead")
         return id
 

@@ -72,10 +72,10 @@ class Cases(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """How *task* stands.
 
-    ``came`` is how the champion came into service: ``baseline``, ``confirmed``, ``promoted`` or ``rolled-back``;
-    ``void`` says which guarantee that voids.  ``watcher`` names the process that holds the lease.  Watchers have
-    counted ``taken_in`` requests; ``exchanges`` were ever stored, of all tasks together.  ``adapter`` is what is said
-    of the champion's adapter, "" where it has none.
+    ``came`` is how the champion came into service: ``baseline``, ``begun``, ``confirmed``, ``promoted`` or
+    ``rolled-back``; ``void`` says which guarantee that voids.  ``watcher`` names the process that holds the lease.
+    Watchers have counted ``taken_in`` requests; ``exchanges`` were ever stored, of all tasks together.  ``adapter`` is
+    what is said of the champion's adapter, "" where it has none.
     """
 
     task: str

@@ -33,6 +33,7 @@ from gainful.watch.evidence import quality_of, settled_at
 from gainful.watch.holdback import Former, HoldbackWatch
 from gainful.watch.intake import BATCH, FEEDBACK, Intake
 from gainful.watch.learning import Learning, Proven
+from gainful.watch.own_tasks import own_tasks
 from gainful.watch.probes import ProbeReport, Probes
 from gainful.watch.regression import Regression
 from gainful.watch.screen import screen
@@ -110,7 +111,7 @@ class Watcher:
             await self.close()
             return
         if not self._is_settled:  # once: another process may have read a newer task file since
-            settle(self._store, self.task)
+            settle(self._store, self.task, self._place.clock)
             self._is_settled = True
         self._finish()
         helm = Helm(self._store, self.task.name, self._place.clock, lease)
@@ -419,27 +420,43 @@ async def _watch(tasks: Sequence[Task], model: str, path: Path, *, once: bool, p
             signing_key=data_folder() / "signing-key.pem",
             holder=this_process(),
         )
-        watchers = [Watcher(task, place) for task in tasks]
+        watchers = {task.name: Watcher(task, place) for task in tasks}
         log.info("watching", extra={"tasks": [task.name for task in tasks]})
         try:
-            await _rounds(watchers, stopped, once=once)
+            await _rounds(tasks, place, watchers, stopped, once=once)
         finally:
-            for watcher in watchers:
+            for watcher in watchers.values():
                 await watcher.leave()
             await connected.close()
 
 
-async def _rounds(watchers: Sequence[Watcher], stopped: asyncio.Event, *, once: bool) -> None:
+async def with_own(watchers: dict[str, Watcher], tasks: Sequence[Task], place: Workplace) -> None:
+    """Begin to watch the own tasks of keys that have come, and leave those of keys that were revoked."""
+    wanted = {task.name: task for task in (*tasks, *own_tasks(place.store, tasks))}
+    for name in watchers.keys() - wanted.keys():
+        await watchers.pop(name).leave()
+    for name, task in wanted.items():
+        if name not in watchers:
+            watchers[name] = Watcher(task, place)
+
+
+async def _rounds(
+    tasks: Sequence[Task], place: Workplace, watchers: dict[str, Watcher], stopped: asyncio.Event, *, once: bool
+) -> None:
     while not stopped.is_set():
-        for watcher in watchers:
+        try:
+            await with_own(watchers, tasks, place)
+        except StoreError as error:
+            log.warning("the keys cannot be read, what is watched stays", extra={"reason": str(error)})
+        for watcher in list(watchers.values()):
             try:
                 await watcher.round()
             except (
                 StoreError
             ) as error:  # a full disk or a lost lease: nothing was moved, and the next round looks again
                 log.warning("a round was cut short", extra={"task": watcher.task.name, "reason": str(error)})
-        works = [work for watcher in watchers for work in watcher.under_way]
-        is_behind = any(watcher.is_behind for watcher in watchers)
+        works = [work for watcher in watchers.values() for work in watcher.under_way]
+        is_behind = any(watcher.is_behind for watcher in watchers.values())
         if once and not works and not is_behind:
             return
         await _pause(stopped, works if once else [], 0.0 if once and is_behind else ROUND_S)

@@ -367,7 +367,7 @@ function showBudget() {
 
 // --- policies and moves
 
-const REASONS = { baseline: "the task's own", confirmed: "confirmed", promoted: "promoted", "rolled-back": "back after a roll-back" };
+const REASONS = { baseline: "the task's own", confirmed: "confirmed", promoted: "promoted", "rolled-back": "back after a roll-back", begun: "begun with all callers'" };
 
 function showPolicies() {
   const { policies, champion } = state;
