@@ -37,14 +37,14 @@ def fill(store: SQLiteStore, errors: int, held_out: int = 120, signal: Signal = 
         Banked(
             content(case(n)),
             case(n),
-            side,
+            side,  # type: ignore[arg-type]
             NOW,
             NOW,
             signal=signal,
             score=float(not wrong),
             group="not JSON" if wrong else "",
             policy=CHAMPION.id,
-        )  # type: ignore[arg-type]
+        )
         for n, (side, wrong) in enumerate(sides)
     ]
     store.take_in("sums", "test", len(cases), cases)
@@ -83,7 +83,7 @@ def test_only_errors_that_are_proven_are_a_reason(
 ) -> None:
     fill(store, errors=25, signal=signal)
 
-    assert (reason_to_try(store, task(trust_feedback=trust_feedback), NOW, []) is not None) is is_reason
+    assert isinstance(tried(store, task(trust_feedback=trust_feedback)), Reason) is is_reason
 
 
 def test_what_a_trusted_check_passes_and_another_objects_to_is_none(store: SQLiteStore) -> None:
@@ -94,7 +94,7 @@ def test_what_a_trusted_check_passes_and_another_objects_to_is_none(store: SQLit
     ]
     store.take_in("sums", "more", 1, passed)
 
-    assert reason_to_try(store, task(), NOW, []) is None
+    assert tried(store, task()) == Waiting("nothing new", "nothing new to learn: 0 of 20 errors of one group")
 
 
 def test_errors_of_another_policy_are_none(store: SQLiteStore) -> None:

@@ -584,7 +584,8 @@ def once(watcher: Watcher) -> None:
     """Do all that is due, and end."""
 
     async def begun() -> None:
-        await watching._rounds([watcher], asyncio.Event(), once=True)
+        watched, place = {watcher.task.name: watcher}, watcher._place
+        await watching._rounds([watcher.task], place, watched, asyncio.Event(), once=True)
         await watcher.leave()
 
     asyncio.run(begun())
