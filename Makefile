@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo check test bench soak clean lint browser
+.PHONY: help demo check test bench soak clean lint browser postgres
 
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -17,7 +17,7 @@ export DEBIAN_FRONTEND := noninteractive
 help:
 	@echo "make demo    a small model improves itself on real tool calls, about 10 minutes on 2 cores"
 	@echo "make check   format, lint, types, import contracts and fast tests: under a minute, no network"
-	@echo "make test    the same with all the slow tests: real models, training, a real browser, the built wheel"
+	@echo "make test    the same with all the slow tests: real models, training, a real browser and PostgreSQL, the wheel"
 	@echo "make bench   every benchmark, each peer in an environment of its own; results in out/benchmarks"
 	@echo "make soak    the proxy for 30 minutes under load, faults and killed workers, then the books are checked"
 	@echo "make clean   remove all that make made here: .venv, out, caches (receipts stay)"
@@ -28,7 +28,7 @@ demo: .venv/.core
 check: lint
 	$(BIN)/pytest -m "not slow" -n auto --dist loadfile
 
-test: lint browser .venv/.train
+test: lint browser postgres .venv/.train
 	$(BIN)/pytest
 
 bench: .venv/.dev
@@ -58,6 +58,16 @@ browser:
 	    apt-get install -y -qq --no-install-recommends chromium chromium-driver </dev/null >/dev/null; \
 	else \
 	    echo "The report's browser test is left out: it needs chromium and chromedriver (Debian: chromium-driver)." >&2; \
+	fi
+
+# The server on which the tests open stores; it runs from a folder of theirs.  Without it those tests are skipped.
+postgres:
+	@if command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq </dev/null && \
+	    apt-get install -y -qq --no-install-recommends postgresql </dev/null >/dev/null; \
+	else \
+	    echo "The tests of stores on a server are left out: they need PostgreSQL 13 or newer (Debian: postgresql)." >&2; \
 	fi
 
 .venv/.made:

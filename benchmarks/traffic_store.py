@@ -26,6 +26,7 @@ from figures import Figure, publish
 from gainful.core import Case, Exchange, JsonObject, Policy, Seat, Usage, Verdict, digest
 from gainful.dashboard.data import snapshot
 from gainful.store import Banked, SQLiteStore, Tally, encode_exchange
+from gainful.store.forget import TABLES
 from gainful.watch.status import read_status
 
 POLICIES = (Policy(instructions="Call the function."), Policy(instructions="Call the function. Copy values verbatim."))
@@ -279,7 +280,7 @@ def figures(place: Path, count: int, repeats: int) -> Iterator[Figure]:
             forgotten = store.forget_key("rare")
             seconds = time.perf_counter() - began
             began = time.perf_counter()
-            store._database.wipe()
+            store._database.wipe(TABLES)
             rewriting = time.perf_counter() - began
         yield Figure("forget_key", "exchanges removed", "rows", count, (forgotten.exchanges,))
         yield Figure("forget_key", "in all", "s", count, (seconds,))

@@ -41,7 +41,7 @@ from gainful.report import words
 from gainful.report.audit import audit_json, calibration_json, show_audit, show_calibration
 from gainful.report.page import write_page
 from gainful.report.terminal import Terminal
-from gainful.store import open_store, store_file
+from gainful.store import open_store, spoken_place, store_file
 from gainful.tasks import TEMPLATE, load
 from gainful.train import processes
 from gainful.watch.service import read_service
@@ -78,7 +78,9 @@ TaskArgument = Annotated[
 ]
 ReceiptArgument = Annotated[Path, typer.Argument(help="The receipt's folder.")]
 ModelOption = Annotated[str, typer.Option("--model", help="embedded, gguf:PATH, hf:REPO/FILE or openai:NAME.")]
-StoreOption = Annotated[Path | None, typer.Option("--store", help="The store [default: in your data directory].")]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="A file or postgresql://... [default: in your data directory].")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Another seed searches another way.")]
 BudgetOption = Annotated[int | None, typer.Option("--budget", min=1, help="Model calls the run may make.")]
@@ -246,7 +248,7 @@ def report(
     run: Annotated[str | None, typer.Argument(help="The run's name, or its beginning.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the page.")] = None,
     store: StoreOption = None,
-    live: Annotated[Path | None, typer.Option(help="Show the dashboard of this store, until Ctrl-C.")] = None,
+    live: Annotated[str | None, typer.Option(help="Show the dashboard of this store, until Ctrl-C.")] = None,
     port: Annotated[int, typer.Option(help="Of the dashboard; 0: any that is free.")] = 8081,
     as_json: JsonOption = False,
 ) -> None:
@@ -254,10 +256,10 @@ def report(
     if live is not None:
 
         def told(address: str) -> None:
-            _print_json({"dashboard": address}) if as_json else _print(f"{live} is shown at {address}")
+            _print_json({"dashboard": address}) if as_json else _print(f"{spoken_place(live)} is shown at {address}")
             sys.stdout.flush()
 
-        return asyncio.run(show_live(store_file(live), port, told))
+        return asyncio.run(show_live(live, port, told))
     if run is None:
         raise StoreError("report was given no run; name one, or give --live STORE to see a store's dashboard")
     page = str(write_page(store or session.default_store(), run, output).absolute())
@@ -318,7 +320,9 @@ def _watching(as_json: bool) -> Iterator[_Shown]:
         yield terminal
 
 
-def _improve(task: str, model: str, store: Path, settings: Settings, minutes: float | None, as_json: bool) -> None:
+def _improve(
+    task: str, model: str, store: Path | str, settings: Settings, minutes: float | None, as_json: bool
+) -> None:
     limit_s = None if minutes is None else 60 * minutes
     started = time.monotonic()
     with _watching(as_json) as terminal:
@@ -338,9 +342,10 @@ def _improve(task: str, model: str, store: Path, settings: Settings, minutes: fl
     _print(f"\nThis took {took} by the clock. The whole run on one page: {page}")
 
 
-def _require_unpinned(store: Path, task: str) -> None:
+def _require_unpinned(store: Path | str, task: str) -> None:
     """Raise ``StoreError`` where a person has pinned the champion that a run would replace."""
-    if not store.is_file():
+    file = store_file(store)
+    if file is not None and not file.is_file():
         return
     with open_store(store) as opened:
         if read_service(opened, task).is_pinned:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -20,7 +19,9 @@ from gainful.store import Key, open_store
 keys = typer.Typer(help="Say who may call a server.", no_args_is_help=True, rich_markup_mode=None)
 
 NameArgument = Annotated[str, typer.Argument(help="What the key is called, in logs and in the store.")]
-StoreOption = Annotated[Path | None, typer.Option("--store", help="The store [default: in your data directory].")]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="A file or postgresql://... [default: in your data directory].")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 

@@ -25,7 +25,9 @@ PriceOption = Annotated[
 def serve(
     tasks: Annotated[list[str], typer.Argument(help="Tasks; each is served as the model gainful/NAME.")],
     model: Annotated[str, typer.Option(help="embedded, gguf:PATH, hf:REPO/FILE or openai:NAME.")] = "embedded",
-    store: Annotated[Path | None, typer.Option(help="The store [default: in your data directory].")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="A file or postgresql://... [default: in your data directory].")
+    ] = None,
     host: Annotated[str, typer.Option(help="Beyond loopback keys are required.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 8080,
     workers: Annotated[int, typer.Option(help="Processes that answer.")] = 1,

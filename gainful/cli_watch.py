@@ -25,7 +25,7 @@ from gainful.models.adapters import adapter_folder
 from gainful.proxy.log import log_to
 from gainful.report import service as told
 from gainful.report import words
-from gainful.store import Store, open_for_reading, open_store
+from gainful.store import Store, open_for_reading, open_store, spoken_place, store_file
 from gainful.tasks import name_of
 from gainful.tasks.improving import Improving
 from gainful.watch import forget as forgetting
@@ -37,7 +37,9 @@ from gainful.watch.status import read_status
 REASON = "a person asked for it"
 
 TaskArgument = Annotated[str, typer.Argument(help="The task's name, or its file (.toml).")]
-StoreOption = Annotated[Path | None, typer.Option("--store", help="The store [default: in your data directory].")]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="A file or postgresql://... [default: in your data directory].")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 HoldbackOption = Annotated[
     float, typer.Option(min=0, max=0.5, help="The share of requests that stays on the former champion.")
@@ -200,7 +202,7 @@ def forget(
     place = _existing(store)
     with open_store(place) as opened:
         _ask(f"Remove all that key {key!r} brought, and what was learned from it, for good?", yes or as_json)
-        found = forgetting.forget(opened, key, opened.tasks(), place.parent / "receipts", time.time)
+        found = forgetting.forget(opened, key, opened.tasks(), session.beside(place) / "receipts", time.time)
     if as_json:
         _print_json(msgspec.structs.asdict(found))
     else:
@@ -233,14 +235,14 @@ class _Place(NamedTuple):
 
 
 @contextmanager
-def _opened(task: str, store: Path | None, *, to_write: bool = False) -> Iterator[_Place]:
+def _opened(task: str, store: str | None, *, to_write: bool = False) -> Iterator[_Place]:
     """Open a store that is there, and find the task in it; raises ``StoreError`` naming the tasks that are."""
     place, name = _existing(store), name_of(task)
     with open_store(place) if to_write else open_for_reading(place) as opened:
         known = opened.tasks()
         if name not in known:
             listed = ", ".join(map(words.clean, known)) or "none yet"
-            raise StoreError(f"store {str(place)!r} knows no task {name!r}; give one of: {listed}")
+            raise StoreError(f"store {spoken_place(place)!r} knows no task {name!r}; give one of: {listed}")
         yield _Place(opened, name)
 
 
@@ -257,14 +259,16 @@ def _refuse_anothers(at: _Place, policy: str) -> None:
         )
 
 
-def _existing(store: Path | None) -> Path:
-    place = store or session.default_store()
-    if not place.exists():
-        raise StoreError(f"there is no store at {str(place)!r}; name the one that the task is served from (--store)")
+def _existing(store: str | None) -> str:
+    """Return where the store is; raises ``StoreError`` where no file is.  A server says so itself."""
+    place = store or str(session.default_store())
+    file = store_file(place)
+    if file is not None and not file.exists():
+        raise StoreError(f"there is no store at {str(file)!r}; name the one that the task is served from (--store)")
     return place
 
 
-def _pull(task: str, store: Path | None, as_json: bool, move: Callable[[Helm], Service], said: str) -> None:
+def _pull(task: str, store: str | None, as_json: bool, move: Callable[[Helm], Service], said: str) -> None:
     with _opened(task, store, to_write=True) as at:
         _moved(at, move, as_json, said)
 

@@ -13,19 +13,19 @@ from typing import IO
 
 
 class Child:
-    """A second process that has opened the store at *path* as ``store`` and runs *code*."""
+    """A second process that has opened the store at *place* as ``store`` and runs *code*."""
 
-    def __init__(self, path: Path, code: str) -> None:
+    def __init__(self, place: Path | str, code: str) -> None:
         setup = """
             import sys
             from gainful.core import Policy, StoreError
-            from gainful.store import SQLiteStore
+            from gainful.store import SQLiteStore, open_store
             print("ready", flush=True)
             sys.stdin.readline()
-            store = SQLiteStore(sys.argv[1])
+            store = open_store(sys.argv[1])
         """
         self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(setup) + textwrap.dedent(code), str(path)],
+            [sys.executable, "-c", textwrap.dedent(setup) + textwrap.dedent(code), str(place)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -52,9 +52,9 @@ class Child:
 
 
 @contextmanager
-def children(path: Path, *codes: str) -> Iterator[list[Child]]:
+def children(place: Path | str, *codes: str) -> Iterator[list[Child]]:
     """Processes that have all begun; whatever happens, none outlives the test."""
-    started = [Child(path, code) for code in codes]
+    started = [Child(place, code) for code in codes]
     try:
         for child in started:
             child.ready()

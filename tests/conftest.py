@@ -3,10 +3,12 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from postgres import MISSING, Cluster, binaries, cluster
 
 settings.register_profile("gainful", deadline=None, print_blob=True)
 settings.load_profile("gainful")
@@ -30,3 +32,21 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("GAINFUL_ADAPTERS", str(tmp_path / "adapters"))
     return tmp_path / "cache" / "gainful" / "training"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server of the tests' own."""
+    if binaries() is None:
+        pytest.skip(MISSING)
+    with cluster() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty store is, or may be: on each kind of database that there is."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    server: Cluster = request.getfixturevalue("postgres")
+    return server.store()

@@ -224,12 +224,17 @@ def test_the_wheel_installs_into_an_empty_environment_and_runs(tmp_path: Path) -
     )
     lacking: dict[str, str | None] = json.loads(walked.stdout)
     assert len(lacking) >= len(list(ROOT.glob("gainful/*/*.py")))
-    assert {name for name, lack in lacking.items() if lack} <= {f"gainful.train.{name}" for name in OF_THE_WORKER}
+    of_extras = {f"gainful.train.{name}" for name in OF_THE_WORKER} | {
+        "gainful.store.postgres_database",
+        "gainful.store.postgres_store",
+    }
+    assert {name for name, lack in lacking.items() if lack} <= of_extras
     assert {lack for lack in lacking.values() if lack} <= {
         "torch",
         "transformers",
         "peft",
         "gguf",
+        "psycopg",
         "safetensors",
         "ray",
     }
@@ -237,4 +242,5 @@ def test_the_wheel_installs_into_an_empty_environment_and_runs(tmp_path: Path) -
         [python, "-m", "zipfile", "--list", wheel], capture_output=True, text=True, check=True
     ).stdout
     assert "gainful/py.typed" in inside
+    assert "gainful/store/migrations_postgres/0001_first.sql" in inside
     assert re.search(r"licenses/LICENSE", inside)

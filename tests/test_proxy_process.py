@@ -51,7 +51,7 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     http: aiohttp.ClientSession
-    store: Path
+    store: Path | str
 
     async def ask(self, **members: Any) -> str:
         async with self.http.post(f"{self.url}/v1/chat/completions", json={**BODY, **members}) as response:
@@ -64,8 +64,10 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def served(task: Path, *options: str, upstream: ChatServer | None = None) -> AsyncIterator[Server]:
-    port, store = unused_port(), task.parent / "store.db"
+async def served(
+    task: Path, *options: str, upstream: ChatServer | None = None, store: Path | str | None = None
+) -> AsyncIterator[Server]:
+    port, store = unused_port(), store or task.parent / "store.db"
     async with TestServer((upstream or numbering()).app) as behind:
         environment = {**os.environ, "OPENAI_BASE_URL": str(behind.make_url("/v1")), "OPENAI_API_KEY": "k"}
         command = [

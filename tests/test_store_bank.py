@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gainful.core import Answer, Case, Exchange, Policy, StoreError, digest
-from gainful.store import Banked, Feedback, Lease, Probe, Repair, SQLiteStore, Store, Tally
+from gainful.store import Banked, Feedback, Lease, Probe, Repair, SQLiteStore, Store, Tally, store_file
+from gainful.store.postgres_store import PostgresStore
 
 
 class Clock:
@@ -32,10 +33,10 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Opener:
-    """Opens the same store again and again."""
-    return {"sqlite": lambda: SQLiteStore(tmp_path / "store.db", clock=clock)}[request.param]
+@pytest.fixture
+def reopen(place: str, clock: Clock) -> Opener:
+    """Opens the same store again and again, by the test's clock."""
+    return lambda: (SQLiteStore if store_file(place) else PostgresStore)(place, clock=clock)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The SQLite store's bank: an older store that gets one, kills between any two statements, races, and query plans."""
+"""The SQLite store's bank: an older store that gets one, kills between any two statements, and query plans."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from children import children
 
 from gainful.core import Answer, Case, Exchange, Policy, digest
-from gainful.store import Banked, Feedback, Lease, Probe, Repair, SQLiteStore, Tally
+from gainful.store import Banked, Feedback, Probe, Repair, SQLiteStore, Tally
 from gainful.store.compact import encode, pack
-from gainful.store.database import Database
+from gainful.store.sqlite_database import SQLiteDatabase
 
 POLICY = Policy(instructions="Answer.")
 
@@ -41,7 +41,7 @@ def test_a_store_that_only_served_keeps_all_of_it_and_gets_a_bank(path: Path, tm
     old.mkdir()
     for name in ("0001_first.sql", "0002_serving.sql"):
         shutil.copy(str(files("gainful.store") / "migrations" / name), old)
-    Database(path, "normal", 1, old).close()
+    SQLiteDatabase(path, "normal", 1, old).close()
     served = [exchange(1, "other"), exchange(2), exchange(4)]
     told = [Feedback("reply-4", 0.5, 2.0, "so so", "web"), Feedback("reply-1", 1.0, 3.0)]
     before = sqlite3.connect(path, isolation_level=None)
@@ -83,7 +83,7 @@ def test_probes_that_were_begun_as_two_calls_at_one_time_are_dropped_and_all_els
     old.mkdir()
     for name in ("0001_first.sql", "0002_serving.sql", "0003_bank.sql"):
         shutil.copy(str(files("gainful.store") / "migrations" / name), old)
-    Database(path, "normal", 1, old).close()
+    SQLiteDatabase(path, "normal", 1, old).close()
     begun = {"id": "", "case": {"messages": []}, "policy": "", "model": "m", "at": 0, "before": [], "scores": [1, 1]}
     with closing(sqlite3.connect(path, isolation_level=None)) as before:
         before.execute("INSERT INTO tasks VALUES (3, 'task')")
@@ -185,72 +185,6 @@ def test_a_kill_before_any_statement_of_forgetting_leaves_all_or_nothing(path: P
             assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
 
     assert set(found) == {(5, 2, 1, 2, 1), (1, 1, 0, 1, 0)}
-
-
-# --- races
-
-
-@pytest.mark.slow
-def test_of_processes_that_take_one_lease_one_at_a_time_has_it_and_only_its_lines_count(path: Path) -> None:
-    """Leases of 20 ms are lost again and again; a token's lines never come after a later token's."""
-    racing = """
-        import os, time
-        for _ in range(150):
-            lease = store.take_lease("watch", str(os.getpid()), 0.02)
-            if lease is None:
-                time.sleep(0.002)
-                continue
-            seen = len(store.ledger("service:task"))
-            try:
-                store.append_ledger("service:task", "alarm", {"token": lease.token}, seq=seen, lease=lease)
-                print("added", flush=True)
-            except StoreError as error:
-                assert "lease 'watch'" in str(error) or "another process has written" in str(error), error
-            if seen % 3 == 0:
-                store.end_lease(lease)
-    """
-    with children(path, racing, racing, racing) as started:
-        added = sum(len(child.output.read().split()) for child in started)
-        assert [child.process.wait() for child in started] == [0, 0, 0]
-
-    with SQLiteStore(path) as store:
-        tokens = [line.content["token"] for line in store.ledger("service:task")]
-    assert len(tokens) == added
-    assert tokens == sorted(tokens)
-    assert len(set(tokens)) > 3
-
-
-@pytest.mark.slow
-def test_a_lease_outlives_the_process_that_took_it_until_its_time_and_no_longer(path: Path) -> None:
-    holding = """
-        print(store.take_lease("watch", "child", 0.5).token, flush=True)
-        sys.stdin.readline()
-    """
-    with SQLiteStore(path) as store, children(path, holding) as [child]:
-        assert child.output.readline() == "1\n"
-        child.kill()
-        assert store.take_lease("watch", "test", 10.0) is None
-        lease: Lease | None = None
-        while lease is None:
-            lease = store.take_lease("watch", "test", 10.0)
-
-    assert lease.token == 2
-
-
-@pytest.mark.slow
-def test_two_confirmations_in_two_processes_never_share_a_case(path: Path) -> None:
-    with SQLiteStore(path) as store:
-        store.take_in("task", "intake", 1, map(banked, range(120)))
-    opening = """
-        import os
-        for number in range(20):
-            for case in store.open_banked("task", 3, f"{os.getpid()} {number}"):
-                print(case.id)
-    """
-    with children(path, opening, opening) as started:
-        opened = [line for child in started for line in child.output.read().split()]
-
-    assert len(opened) == len(set(opened)) == 120
 
 
 # --- speed

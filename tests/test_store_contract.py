@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gainful.core import Answer, Attempt, Case, Demo, Policy, StoreError, Usage, Verdict, Vote, canonical, digest
-from gainful.store import LedgerEntry, SQLiteStore, Store, verify_chain
+from gainful.store import LedgerEntry, Store, open_store, verify_chain
 
 Opener = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+@pytest.fixture
+def reopen(place: str) -> Opener:
     """Opens the same store again and again."""
-    return {"sqlite": lambda: SQLiteStore(tmp_path / "store.db")}[request.param]
+    return lambda: open_store(place)
 
 
 @pytest.fixture
@@ -387,7 +386,7 @@ def test_an_empty_store_says_that_it_has_no_runs(store: Store) -> None:
 def test_a_run_is_locked_once_at_a_time_and_only_that_run(reopen: Opener, store: Store) -> None:
     with reopen() as second:
         with store.lock_run("run"):
-            with pytest.raises(StoreError, match=r"run 'run' is under way in process \d+; wait for it"):
+            with pytest.raises(StoreError, match=r"run 'run' is under way in process \d+( of .+)?; wait for it"):
                 second.lock_run("run")
             with second.lock_run("other run"):
                 pass
@@ -426,3 +425,13 @@ def test_two_open_stores_see_each_other_s_writes(reopen: Opener, store: Store) -
         second.memo_put("key", b"late")
 
         assert second.memo_get("key") == store.memo_get("key") == b"value"
+
+
+@pytest.mark.parametrize("name", ["n" * 32, "n" * 31, "é" * 16, "", "ab" * 31, digest(1)])
+def test_a_name_of_any_length_is_told_from_a_digest(store: Store, name: str) -> None:
+    store.put_policy(POLICY)
+    store.put_attempts("task", [Attempt(case=name, policy=POLICY.id, answer=Answer(text=""))])
+    store.memo_put(name, b"here")
+
+    assert [attempt.case for attempt in store.attempts("task", POLICY.id)] == [name]
+    assert store.memo_get(name) == b"here"

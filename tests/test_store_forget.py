@@ -14,17 +14,17 @@ from exchanges import ordinary_exchange
 from gainful.core import Answer, Attempt, Case, Demo, Exchange, Policy, Proposal, StoreError, canonical, digest
 from gainful.loop.events import Baseline, ErrorGroup, Event, Example, Finished, Interval, Proposed, Started
 from gainful.loop.journal import Journal, read_events
-from gainful.store import Banked, Feedback, Forgotten, Probe, Repair, SQLiteStore, Store, Tally
+from gainful.store import Banked, Feedback, Forgotten, Probe, Repair, SQLiteStore, Store, Tally, open_store
 
 Opener = Callable[[], Store]
 
 PLAIN = Policy(instructions="Answer.")
 
 
-@pytest.fixture(params=["sqlite"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+@pytest.fixture
+def reopen(place: str) -> Opener:
     """Opens the same store again and again."""
-    return {"sqlite": lambda: SQLiteStore(tmp_path / "store.db")}[request.param]
+    return lambda: open_store(place)
 
 
 @pytest.fixture

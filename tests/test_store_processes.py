@@ -1,4 +1,4 @@
-"""The SQLite store between real processes: locks, races, and what is left after ``kill -9``."""
+"""Stores between real processes: locks, races, and what is left after ``kill -9``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from children import children
 
 from gainful.core import Policy, StoreError
-from gainful.store import SQLiteStore
+from gainful.store import SQLiteStore, open_store, store_file
 
 pytestmark = pytest.mark.slow  # processes of Python start in half a second each
 
@@ -84,7 +84,7 @@ def test_a_store_held_by_another_process_is_refused_in_one_sentence_and_can_be_r
         assert store.memo_get("key") == b"value"
 
 
-def test_two_processes_that_decided_on_the_same_ledger_cannot_both_add_a_line(path: Path) -> None:
+def test_two_processes_that_decided_on_the_same_ledger_cannot_both_add_a_line(place: str) -> None:
     racing = """
         for rank in range(40):
             try:
@@ -94,11 +94,11 @@ def test_two_processes_that_decided_on_the_same_ledger_cannot_both_add_a_line(pa
             except StoreError as error:
                 assert "another process has written to it" in str(error), error
     """
-    with children(path, racing, racing, racing) as started:
+    with children(place, racing, racing, racing) as started:
         added = [line for child in started for line in child.output.read().split()]
         assert [child.process.wait() for child in started] == [0, 0, 0]
 
-    with SQLiteStore(path) as store:
+    with open_store(place) as store:
         ledger = store.ledger("hold-out")
     assert sorted(line.hash for line in ledger) == sorted(added)
     assert [line.content["rank"] for line in ledger] == list(range(len(added)))
@@ -134,8 +134,8 @@ WRITING = """
 """
 
 
-def assert_nothing_told_is_lost(path: Path, told: list[str]) -> None:
-    with SQLiteStore(path) as store:
+def assert_nothing_told_is_lost(place: str, told: list[str]) -> None:
+    with open_store(place) as store:
         ledger = store.ledger("hold-out")
         events = store.events("run")
         for kind, number in map(str.split, told):
@@ -150,29 +150,29 @@ def assert_nothing_told_is_lost(path: Path, told: list[str]) -> None:
         assert champions == [(str(line.content["number"]), line.hash) for line in ledger]  # both, or neither
         for missing in range(len(events), len(ledger)):  # as a resumed run would
             store.append_event("run", missing, str(missing).encode())
-    integrity = SQLiteStore(path)._database.connection.execute("PRAGMA integrity_check").fetchall()
-    assert integrity == [("ok",)]
+        if store_file(place):
+            assert store._database.rows("PRAGMA integrity_check") == [("ok",)]
 
 
-def kill_at_seeded_moments(path: Path, seed: int, kills: int) -> None:
+def kill_at_seeded_moments(place: str, seed: int, kills: int) -> None:
     rng = random.Random(seed)
     told: list[str] = []
     for _ in range(kills):
-        with children(path, WRITING) as [child]:
+        with children(place, WRITING) as [child]:
             told += [child.output.readline() for _ in range(rng.randrange(1, 60))]
             os.kill(child.process.pid, signal.SIGKILL)
             told += [line for line in child.output if line.endswith("\n")]  # said before it died
 
-        assert_nothing_told_is_lost(path, told)
+        assert_nothing_told_is_lost(place, told)
 
 
-def test_what_was_written_survives_kill_9(path: Path) -> None:
-    kill_at_seeded_moments(path, seed=0, kills=2)
+def test_what_was_written_survives_kill_9(place: str) -> None:
+    kill_at_seeded_moments(place, seed=0, kills=2)
 
 
 @pytest.mark.slow
-def test_what_was_written_survives_kill_9_at_twenty_moments(path: Path) -> None:
-    kill_at_seeded_moments(path, seed=1, kills=20)
+def test_what_was_written_survives_kill_9_at_twenty_moments(place: str) -> None:
+    kill_at_seeded_moments(place, seed=1, kills=20)
 
 
 def test_opening_a_store_twice_in_one_process_gives_up_no_lock(path: Path) -> None:

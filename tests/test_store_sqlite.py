@@ -18,7 +18,7 @@ import pytest
 from gainful.core import Answer, Attempt, GainfulError, Policy, StoreError, digest
 from gainful.store import SQLiteStore, open_store
 from gainful.store.compact import pack, unpack
-from gainful.store.database import APPLICATION_ID, Database
+from gainful.store.sqlite_database import APPLICATION_ID, SQLiteDatabase
 
 POLICY = Policy(instructions="Answer.")
 TWINS = ("2670", "4647")  # as instructions: found by trying, the ids of both begin with 7d7b55
@@ -56,7 +56,7 @@ def test_a_store_is_made_with_its_folders(tmp_path: Path) -> None:
     assert (tmp_path / "c" / "store.db").is_file()
 
 
-@pytest.mark.parametrize("address", ["postgresql://host/base", "sqlite://", "sqlite:///", "http://x"])
+@pytest.mark.parametrize("address", ["mysql://host/base", "sqlite://", "sqlite:///", "http://x"])
 def test_an_address_of_another_kind_is_refused(address: str) -> None:
     with pytest.raises(StoreError, match=f"'{address}' is no store; give a file path"):
         open_store(address)
@@ -165,10 +165,10 @@ UPDATE words SET word = word || '!';
 
 
 def test_an_older_store_is_brought_up_to_date_once_in_order(path: Path, tmp_path: Path) -> None:
-    Database(path, "normal", 1, migrations(tmp_path / "old", FIRST)).close()
+    SQLiteDatabase(path, "normal", 1, migrations(tmp_path / "old", FIRST)).close()
     new = migrations(tmp_path / "new", FIRST, SECOND)
     for _ in range(2):
-        Database(path, "normal", 1, new).close()
+        SQLiteDatabase(path, "normal", 1, new).close()
 
     assert raw(path, "SELECT word FROM words") == [("a; b!",)]
     assert raw(path, "PRAGMA user_version") == [(2,)]
@@ -177,13 +177,15 @@ def test_an_older_store_is_brought_up_to_date_once_in_order(path: Path, tmp_path
 
 
 def test_a_migration_that_fails_leaves_the_older_store_as_it_was(path: Path, tmp_path: Path) -> None:
-    Database(path, "normal", 1, migrations(tmp_path / "old", FIRST)).close()
+    SQLiteDatabase(path, "normal", 1, migrations(tmp_path / "old", FIRST)).close()
 
     with pytest.raises(StoreError, match="refused"):
-        Database(path, "normal", 1, migrations(tmp_path / "new", FIRST, SECOND, "ALTER TABLE nothing ADD COLUMN x;"))
+        SQLiteDatabase(
+            path, "normal", 1, migrations(tmp_path / "new", FIRST, SECOND, "ALTER TABLE nothing ADD COLUMN x;")
+        )
     assert raw(path, "PRAGMA user_version") == [(1,)]
     assert raw(path, "SELECT word FROM words") == [("a; b",)]
-    Database(path, "normal", 1, migrations(tmp_path / "newer", FIRST, SECOND)).close()
+    SQLiteDatabase(path, "normal", 1, migrations(tmp_path / "newer", FIRST, SECOND)).close()
 
 
 def test_the_packaged_migrations_are_numbered_from_one_without_gaps() -> None:

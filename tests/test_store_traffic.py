@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gainful.core import Exchange, Policy, StoreError, Trial, Usage, Verdict, digest
-from gainful.store import Feedback, Key, SQLiteStore, Store, encode_exchange
+from gainful.store import Feedback, Key, Store, encode_exchange, open_store
 
 Opener = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+@pytest.fixture
+def reopen(place: str) -> Opener:
     """Opens the same store again and again."""
-    return {"sqlite": lambda: SQLiteStore(tmp_path / "store.db")}[request.param]
+    return lambda: open_store(place)
 
 
 @pytest.fixture

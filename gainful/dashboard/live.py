@@ -1,4 +1,4 @@
-"""The dashboard of a store file, without the proxy: a small server on this machine that reads and never writes."""
+"""The dashboard of a store, without the proxy: a small server on this machine that reads and never writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def live_app(place: Path) -> web.Application:
+def live_app(place: Path | str) -> web.Application:
     """Return the server of the store at *place*; the bare address leads to the page."""
     app = web.Application(middlewares=[_boundary])
     app.router.add_get("/", _to_the_page)
@@ -28,7 +28,7 @@ def live_app(place: Path) -> web.Application:
     return app
 
 
-async def show(place: Path, port: int, told: Callable[[str], None]) -> None:
+async def show(place: Path | str, port: int, told: Callable[[str], None]) -> None:
     """Serve the dashboard of the store at *place* until SIGTERM or SIGINT; *told* is given its address.
 
     Raises ``StoreError`` where there is no store to read, ``ServeError`` where the port is taken.

@@ -45,7 +45,7 @@ from gainful.loop.journal import Journal, Watcher, read_events
 from gainful.loop.run import Run, Settings
 from gainful.loop.trainer import trainer_for
 from gainful.models import connect
-from gainful.store import MemoModel, Store, open_store
+from gainful.store import MemoModel, Store, full_place, open_store, store_file
 from gainful.store import Run as StoredRun
 from gainful.tasks import Task, load
 
@@ -94,6 +94,15 @@ def default_store() -> Path:
     return data_folder() / "gainful.db"
 
 
+def beside(store: Path | str) -> Path:
+    """Return the folder of what goes with a store, receipts and reports: its own, or your data directory.
+
+    What lies on a server has no folder that all who use it share.
+    """
+    file = store_file(store)
+    return data_folder() if file is None else file.absolute().parent
+
+
 def improve(
     task: Task | str,
     model: Model | str = "embedded",
@@ -105,10 +114,10 @@ def improve(
 ) -> Result:
     """Improve *model* on *task*: search on dev, confirm once, promote on evidence alone.
 
-    *task* and *model* are objects or the words of the command line; *store* is a path (default: the user's data
-    directory); receipts lie in ``receipts`` beside it.  A run with other *learners*, by name, is another run.
-    Raises ``GainfulError`` for bad input, and ``Stopped`` where the run was interrupted or its time was up: the
-    same call goes on with it.
+    *task* and *model* are objects or the words of the command line; *store* is a path or ``postgresql://...`` (default:
+    in the user's data directory); receipts lie in ``receipts`` beside it.  A run with other *learners*, by name, is
+    another run.  Raises ``GainfulError`` for bad input, and ``Stopped`` where the run was interrupted or its time was
+    up: the same call goes on with it.
     """
     work = _improve(task, model, _place(store), settings or Settings(), learners, watchers)
     return _blocking(_limited(work, time_limit_s))
@@ -129,9 +138,9 @@ def evaluate(
     return _blocking(_evaluate(task, model, policy, _place(store), cases, watchers))
 
 
-def _place(store: Path | str | None) -> Path:
+def _place(store: Path | str | None) -> str:
     """Return where the store lies, in full: what a run writes down must be found from other folders too."""
-    return Path(store or default_store()).absolute()
+    return full_place(store or default_store())
 
 
 def calibrate(
@@ -146,18 +155,18 @@ def calibrate(
     Detector and trials are stored: serving goes by them.  Held-out cases stay sealed.  Raises ``CalibrationError``
     where no truth is known or scikit-learn is missing.
     """
-    return _blocking(_calibrate(task, model, Path(store or default_store()), plan, watchers))
+    return _blocking(_calibrate(task, model, _place(store), plan, watchers))
 
 
 def audit(task: Task | str, model: Model | str = "embedded", store: Path | str | None = None) -> Audit:
     """Return how well errors of the champion are noticed, and which corrections are open and why; nothing is asked."""
-    return _blocking(_audit(task, model, Path(store or default_store())))
+    return _blocking(_audit(task, model, _place(store)))
 
 
 async def _improve(
     task: Task | str,
     model: Model | str,
-    place: Path,
+    place: str,
     settings: Settings,
     learners: Sequence[Learner],
     watchers: Sequence[Watcher],
@@ -178,7 +187,7 @@ async def _improve(
                 store=store,
                 journal=Journal(store, found.run, watchers),
                 settings=settings,
-                receipts=place.parent / "receipts",
+                receipts=beside(place) / "receipts",
                 signing_key=data_folder() / "signing-key.pem",
                 trainer=trainer,
             )
@@ -228,7 +237,7 @@ async def _evaluate(
     task: Task | str,
     model: Model | str,
     policy: Policy | None,
-    place: Path,
+    place: str,
     cases: int | None,
     watchers: Sequence[Watcher],
 ) -> Evaluation:
@@ -259,7 +268,7 @@ async def _evaluate(
 
 
 async def _calibrate(
-    task: Task | str, model: Model | str, place: Path, plan: Plan, watchers: Sequence[Watcher]
+    task: Task | str, model: Model | str, place: str, plan: Plan, watchers: Sequence[Watcher]
 ) -> Calibration:
     task = load(task) if isinstance(task, str) else task
     async with _opened(model, place) as (store, memo, _), _escalation(task, store) as stronger:
@@ -268,7 +277,7 @@ async def _calibrate(
         return await calibrating.calibrate(bench, store, plan, journal.progress)
 
 
-async def _audit(task: Task | str, model: Model | str, place: Path) -> Audit:
+async def _audit(task: Task | str, model: Model | str, place: str) -> Audit:
     task = load(task) if isinstance(task, str) else task
     async with _opened(model, place) as (store, memo, _):
         return calibrating.audit(store, task, memo.name, _in_service(store, task).id)
@@ -294,7 +303,7 @@ async def _escalation(task: Task, store: Store) -> AsyncIterator[Model | None]:
 
 
 @contextlib.asynccontextmanager
-async def _opened(model: Model | str, place: Path) -> AsyncIterator[tuple[Store, MemoModel, str]]:
+async def _opened(model: Model | str, place: str) -> AsyncIterator[tuple[Store, MemoModel, str]]:
     """Open store and model, and close both: connections end with the event loop; a model opens again when asked."""
     connected = connect(model) if isinstance(model, str) else model
     with open_store(place) as store:

@@ -20,7 +20,6 @@ from multiprocessing.process import BaseProcess
 from gainful.core import GainfulError
 from gainful.proxy.desk import Plan
 from gainful.proxy.log import log_to
-from gainful.store import store_file
 from gainful.watch.watcher import watch
 
 NICE = 10  # answers get nine tenths of a processor that both want (Linux, by its weights)
@@ -86,8 +85,7 @@ def watch_for_server(plan: Plan) -> None:
     log_to(sys.stderr)
     threading.Thread(target=_end_with_server, daemon=True).start()
     try:
-        tasks = [str(spec) for spec in plan.tasks]
-        watch(tasks, str(plan.model), store_file(plan.store), price=plan.settings.price)
+        watch([str(spec) for spec in plan.tasks], str(plan.model), plan.store, price=plan.settings.price)
     except GainfulError as error:
         log.error("the watcher cannot start", extra={"reason": str(error)})
         sys.exit(error.exit_code)

@@ -24,7 +24,16 @@ from threading import Event, Thread
 from typing import NamedTuple
 
 from gainful.core import Exchange, StoreError
-from gainful.store import EncodedExchange, LogKeeper, SQLiteStore, Sync, encode_exchange, store_file
+from gainful.store import (
+    EncodedExchange,
+    LogKeeper,
+    SQLiteStore,
+    SQLStore,
+    Sync,
+    encode_exchange,
+    open_store,
+    store_file,
+)
 
 MOST_WAITING_ROWS = 10_000
 MOST_WAITING_BYTES = 64 << 20
@@ -53,19 +62,21 @@ class Recorder:
 
     def __init__(self, place: str | Path, *, sync: Sync = "normal", busy_s: float = BUSY_S) -> None:
         self.failed = 0
-        self._path = store_file(place)
+        self._place = place
         self._arriving: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._backlog: deque[_Waiting] = deque()  # the writer's own
         self._taken = self._taken_bytes = 0  # counted by the event loop
         self._settled = self._settled_bytes = 0  # counted by the writer; the difference is what waits
         self._fault: str | None = None
+        self._doubtful = 0  # rows at the head of the backlog that a try has failed with: they may be there all the same
         self._told_at = -LOG_EVERY_S
         self._closing = Event()
         opened: Future[None] = Future()
         self._thread = Thread(target=self._run, args=(opened, sync, busy_s), name="gainful-recorder", daemon=True)
         self._thread.start()
         opened.result()
-        self._log_keeper = LogKeeper(self._path, sync)
+        file = store_file(place)
+        self._log_keeper = None if file is None else LogKeeper(file, sync)  # a server keeps its log itself
 
     async def record(self, exchange: Exchange, timeout_s: float) -> bool:
         """Return whether *exchange* was committed within *timeout_s* seconds.
@@ -126,14 +137,16 @@ class Recorder:
             self._closing.set()
             self._arriving.put(None)
         self._thread.join()
-        self._log_keeper.close()
+        if self._log_keeper is not None:
+            self._log_keeper.close()
 
     # --- the writer's thread
 
     def _run(self, opened: Future[None], sync: Sync, busy_s: float) -> None:
         try:
-            store = SQLiteStore(self._path, sync=sync, busy_s=busy_s)
-            store.leave_log()
+            store = open_store(self._place, sync=sync, busy_s=busy_s)
+            if isinstance(store, SQLiteStore):
+                store.leave_log()
         except BaseException as error:  # noqa: BLE001 - whoever waits for us gets it
             opened.set_exception(error)
             return
@@ -163,13 +176,14 @@ class Recorder:
         if waiting is not None:
             self._backlog.append(waiting)
 
-    def _write(self, store: SQLiteStore) -> None:
-        most = MOST_AT_ONCE if self._fault is None else 1  # a store that refused is asked with little
+    def _write(self, store: SQLStore) -> None:
+        most = 1 if self._fault is not None else self._doubtful or MOST_AT_ONCE  # one that refused is asked with little
         batch = list(islice(self._backlog, most))
         try:
-            store.put_encoded([waiting.encoded for waiting in batch])
+            store.put_encoded([waiting.encoded for waiting in batch], again=self._doubtful > 0)
         except StoreError as error:
             self._fault = str(error)
+            self._doubtful = max(self._doubtful, len(batch))
             self._tell(list(self._backlog), False)
         except Exception as error:  # noqa: BLE001 - some row cannot be written: the writer must outlive it
             self._fault = f"{type(error).__name__} in the recorder"
@@ -186,6 +200,7 @@ class Recorder:
             self._backlog.popleft()
             self._settled += 1
             self._settled_bytes += waiting.size
+        self._doubtful = max(0, self._doubtful - len(batch))
         self._tell(batch, committed)
 
     def _tell(self, batch: Sequence[_Waiting], committed: bool) -> None:

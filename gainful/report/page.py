@@ -10,23 +10,25 @@ from gainful.core import ReceiptError, StoreError
 from gainful.loop.events import Finished
 from gainful.loop.journal import read_events
 from gainful.loop.replay import replay
+from gainful.loop.session import beside
 from gainful.loop.verify import Unreadable, verify
 from gainful.report.html import ReceiptSummary, render
-from gainful.store import open_store
+from gainful.store import open_store, store_file
 
 
-def write_page(place: Path, run: str, output: Path | None) -> Path:
+def write_page(place: Path | str, run: str, output: Path | None) -> Path:
     """Write the page of the run whose name begins with *run*; return its path.
 
-    *output* is a file; without it the page goes to ``reports`` beside the store.  Raises ``StoreError`` for an unknown
-    run and for a page that cannot be written.
+    *output* is a file; without it the page goes to ``reports`` beside the store, as ``session.beside`` says.  Raises
+    ``StoreError`` for an unknown run and for a page that cannot be written.
     """
-    if not place.exists():
-        raise StoreError(f"there is no store at {str(place)!r}; name the one the run was made with (--store)")
+    file = store_file(place)
+    if file is not None and not file.exists():
+        raise StoreError(f"there is no store at {str(file)!r}; name the one the run was made with (--store)")
     with open_store(place) as store:
         found = store.find_run(run)
         events = read_events(store, found.run)
-    path = output or place.parent / "reports" / f"{found.run}.html"
+    path = output or beside(place) / "reports" / f"{found.run}.html"
     receipt = next((e.receipt for e in events if isinstance(e, Finished) and e.receipt), None)
     page = render(events, f"{found.task}, run {found.run}", _summary(Path(receipt)) if receipt else None)
     try:

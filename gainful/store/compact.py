@@ -3,7 +3,8 @@
 Deflate with a preset dictionary of the words our JSON is made of: a text of 300 bytes shrinks to about half,
 where plain deflate would gain nothing.  A checksum goes with each text: SQLite has none of its own, and a reply
 with a flipped bit must not be learned from.  The first byte names the coding, so that another can be added.
-Names that are digests are 32 bytes.
+Names that are digests are 32 bytes; other names are text, or, in a database that knows no column for both, bytes
+whose length is never 32.
 """
 
 from __future__ import annotations
@@ -78,13 +79,28 @@ def unpack(packed: bytes) -> bytes:
     return content
 
 
-def short_id(name: str) -> bytes | str:
+class Name(str):
+    """A name that is no digest, where a digest may stand too."""
+
+    def to_bytes(self) -> bytes:
+        """Return the name so that ``long_id`` knows it from a digest; raises ``ValueError`` for a NUL character in it.
+
+        >>> long_id(Name("n" * 32).to_bytes()) == "n" * 32
+        True
+        """
+        if "\0" in self:
+            raise ValueError(f"{self!r} holds a NUL character")
+        text = self.encode()
+        return text + b"\0" if len(text) == 32 else text
+
+
+def short_id(name: str) -> bytes | Name:
     """Return a digest as its 32 bytes, any other name as it is."""
     try:
         short = bytes.fromhex(name)
     except ValueError:
-        return name
-    return short if len(short) == 32 and short.hex() == name else name
+        return Name(name)
+    return short if len(short) == 32 and short.hex() == name else Name(name)
 
 
 def split_ids(packed: bytes) -> tuple[str, ...]:
@@ -94,4 +110,6 @@ def split_ids(packed: bytes) -> tuple[str, ...]:
 
 def long_id(id: bytes | str) -> str:
     """Return the name that ``short_id`` was given."""
-    return id if isinstance(id, str) else id.hex()
+    if isinstance(id, str):
+        return id
+    return id.hex() if len(id) == 32 else id.rstrip(b"\0").decode()

@@ -1,4 +1,4 @@
-"""Removing from a SQLite store all that one caller brought, and what was learned from it.
+"""Removing from a store all that one caller brought, and what was learned from it.
 
 Guarantees: all of it happens or nothing; once ``forget`` returns, no removed byte is left in the file or its log.
 The ledger, the history of champions and all ids stay, so that what was decided can still be read and checked.
@@ -12,7 +12,6 @@ attempt was entered, under a digest that only the prompt leads to; and copies ou
 
 from __future__ import annotations
 
-import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -22,8 +21,9 @@ import msgspec
 from gainful.core import Attempt, Case, JsonObject, Policy, StoreError, canonical, digest
 from gainful.store.bank import Forgotten, Probe, Repair
 from gainful.store.compact import long_id, pack, short_id, split_ids
-from gainful.store.database import Database
+from gainful.store.sql import Connection, Database
 
+TABLES = ("exchanges", "feedback", "banked", "repairs", "probes", "policies", "attempts", "memo", "events")
 AT_ONCE = 10_000  # rows read by one statement: some 10 MB
 FORGOTTEN = b""  # in place of a policy's packed words; ``pack`` never makes it
 UNANSWERED = pack(b"{}")  # in place of how a case was last answered, and what was said of that
@@ -57,7 +57,7 @@ _record = msgspec.json.Decoder().decode
 def forget(database: Database, key: str, policies: Sequence[str]) -> Forgotten:
     """Remove what ``Bank.forget_key`` says, in one transaction, and wipe it off the disk."""
     scanned = {table: _rows_of(database, table, key, 0) for table in ("exchanges", "feedback")}  # while others write
-    with database.writing() as connection:
+    with database.writing(alone=True) as connection:
         exchanges, feedback = (
             scanned[table].rows + _rows_of(database, table, key, scanned[table].upto).rows
             for table in ("exchanges", "feedback")
@@ -69,7 +69,7 @@ def forget(database: Database, key: str, policies: Sequence[str]) -> Forgotten:
         blanked = _blank_policies(database, connection, key, policies, words)
         _remove_attempts(database, connection, words, blanked)
         _redact_records(database, connection, words, blanked)
-    database.wipe()
+    database.wipe(TABLES)
     return Forgotten(len(exchanges), cases, repairs, probes, tuple(sorted(blanked)))
 
 
@@ -81,10 +81,18 @@ class _Scanned(NamedTuple):
 def _rows_of(database: Database, table: Literal["exchanges", "feedback"], key: str, after: int) -> _Scanned:
     """Return the rows of *table* behind row *after* that are *key*'s: their key is inside their text."""
     found: list[int] = []
-    while rows := database.rows(f"SELECT id, content FROM {table} WHERE id > ? ORDER BY id LIMIT {AT_ONCE}", after):
-        found += [row for row, content in rows if database.read(_keyed, content).key == key]
-        after = rows[-1][0]
+    for row, content in _each(database, f"SELECT id, content FROM {table} WHERE id > ? ORDER BY id", (after,)):
+        after = row
+        if database.read(_keyed, content).key == key:
+            found.append(row)
     return _Scanned(found, after)
+
+
+def _each(database: Database, query: str, after: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of *query*, whose first columns go on behind *after*: never more than ``AT_ONCE`` in memory."""
+    while rows := database.rows(f"{query} LIMIT {AT_ONCE}", *after):
+        yield from rows
+        after = rows[-1][: len(after)]
 
 
 # --- cases, and all that stands on them
@@ -141,7 +149,7 @@ def _found(database: Database, key: str) -> _Found:
     return _Found(words, [row for row, *_ in cases], [row for row, *_ in told], repairs)
 
 
-def _remove_cases(database: Database, connection: sqlite3.Connection, key: str) -> tuple[_Words, int, int, int]:
+def _remove_cases(database: Database, connection: Connection, key: str) -> tuple[_Words, int, int, int]:
     """Remove the cases of *key*, its word on others', and repairs and probes of both; return what and how many."""
     words, cases, told, repairs = _found(database, key)
     probes = []
@@ -157,12 +165,12 @@ def _remove_cases(database: Database, connection: sqlite3.Connection, key: str) 
 
 
 def _blank_policies(
-    database: Database, connection: sqlite3.Connection, key: str, policies: Sequence[str], words: _Words
+    database: Database, connection: Connection, key: str, policies: Sequence[str], words: _Words
 ) -> set[str]:
     """Blank *policies* and those that show a forgotten case; return the ids of all that had words until now."""
     blanked = set()
     wanted = set(policies)
-    for row, id, content in database.rows("SELECT id, digest, content FROM policies WHERE content <> x''"):
+    for row, id, content in database.rows("SELECT id, digest, content FROM policies WHERE content <> ?", FORGOTTEN):
         name = long_id(id)
         if name in wanted or any(demo.case.id in words.ids for demo in database.read(_policy, content).demos):
             _refuse_champion(database, key, row, name)
@@ -170,7 +178,7 @@ def _blank_policies(
             blanked.add(name)
     for name in wanted - blanked:
         if not database.row("SELECT 1 FROM policies WHERE digest = ?", short_id(name)):
-            raise StoreError(f"store {database.path} holds no policy {name!r}; give full ids of stored policies")
+            raise StoreError(f"store {database.name} holds no policy {name!r}; give full ids of stored policies")
     return blanked
 
 
@@ -187,17 +195,16 @@ def _refuse_champion(database: Database, key: str, row: int, policy: str) -> Non
         )
 
 
-def _remove_attempts(database: Database, connection: sqlite3.Connection, words: _Words, blanked: set[str]) -> None:
+def _remove_attempts(database: Database, connection: Connection, words: _Words, blanked: set[str]) -> None:
     """Remove the attempts on forgotten cases, or under forgotten policies, and the memo's calls behind them."""
-    cases = {short_id(id) for id in words.ids}
     rows = {database.row("SELECT id FROM policies WHERE digest = ?", short_id(id))[0] for id in blanked}
     found: list[int] = []
     calls: set[str] = set()
-    if cases or rows:
-        for row, policy, case, packed, content in connection.execute(
-            'SELECT id, policy, "case", calls, content FROM attempts'
+    if words.ids or rows:
+        for row, policy, case, packed, content in _each(
+            database, 'SELECT id, policy, "case", calls, content FROM attempts WHERE id > ? ORDER BY id', (0,)
         ):
-            if case in cases or policy in rows:
+            if long_id(case) in words.ids or policy in rows:
                 found.append(row)
                 calls.update(split_ids(packed) or database.read(_attempt, content).calls)
     connection.executemany("DELETE FROM attempts WHERE id = ?", ((row,) for row in found))
@@ -207,10 +214,11 @@ def _remove_attempts(database: Database, connection: sqlite3.Connection, words: 
 # --- records of runs
 
 
-def _redact_records(database: Database, connection: sqlite3.Connection, words: _Words, blanked: set[str]) -> None:
+def _redact_records(database: Database, connection: Connection, words: _Words, blanked: set[str]) -> None:
     """Blank what records quote: examples of forgotten cases, and forgotten policies; the rest of a record stays."""
     changed = []
-    for run, seq, content in connection.execute("SELECT run, seq, content FROM events"):
+    records = "SELECT run, seq, content FROM events WHERE (run, seq) > (?, ?) ORDER BY run, seq"
+    for run, seq, content in _each(database, records, (0, -1)):
         text = database.read(bytes, content)
         if not any(name in text for name in QUOTING):
             continue

@@ -1,4 +1,4 @@
-"""One process at a time on one run.
+"""One process at a time on one run of a store that is a file.
 
 A lock is a file beside the store, held with ``flock``: the kernel lets go of it when the process dies, however
 it dies, so no lock is ever left behind.  Works between processes of one machine.
@@ -15,7 +15,7 @@ from typing import Self
 from gainful.core import StoreError, digest
 
 
-class RunLock:
+class FileLock:
     """Run *run* of the store at *store*, held from construction until ``release`` or the end of the process.
 
     Raises ``StoreError`` at once when another holds it.

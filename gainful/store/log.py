@@ -11,8 +11,9 @@ import threading
 from pathlib import Path
 
 from gainful.core import StoreError
-from gainful.store.database import Database, Sync
-from gainful.store.sqlite import MIGRATIONS
+from gainful.store.sql import Sync
+from gainful.store.sqlite_database import SQLiteDatabase
+from gainful.store.sqlite_store import MIGRATIONS
 
 EVERY_S = 5.0  # after a log is folded whole, the next commit waits for the disk once: not more often than this
 MOST_PAGES = 16_384  # 64 MiB of 4 KiB pages
@@ -32,11 +33,11 @@ class LogKeeper:
         self._thread.start()
 
     def _run(self) -> None:
-        database: Database | None = None
+        database: SQLiteDatabase | None = None
         while not self._closing.wait(self._every_s):
             try:
                 if database is None:
-                    database = Database(self._path, self._sync, BUSY_S, MIGRATIONS)
+                    database = SQLiteDatabase(self._path, self._sync, BUSY_S, MIGRATIONS)
                 if database.checkpoint("PASSIVE") > self._most_pages:
                     database.checkpoint("FULL")
             except StoreError:

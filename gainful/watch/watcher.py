@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 from gainful.core import GainfulError, JsonObject, Learner, Model, StoreError, StreamingModel
 from gainful.learners import ON_TRAFFIC
-from gainful.loop.session import data_folder
+from gainful.loop.session import beside, data_folder
 from gainful.models import connect
 from gainful.models.openai import Price
-from gainful.store import Lease, MemoModel, Store, open_store
+from gainful.store import Lease, MemoModel, Store, full_place, open_store
 from gainful.tasks import Task, load
 from gainful.watch.budget import BUDGET, Budget, MeteredModel, require_price
 from gainful.watch.canary import CanaryWatch
@@ -370,7 +370,9 @@ def _said(error: BaseException) -> str:
 # --- the process
 
 
-def watch(tasks: Sequence[str], model: str, store: Path, *, once: bool = False, price: Price | None = None) -> None:
+def watch(
+    tasks: Sequence[str], model: str, store: Path | str, *, once: bool = False, price: Price | None = None
+) -> None:
     """Watch *tasks* until SIGTERM or SIGINT; with *once*, do all that is due now and return.
 
     *price* is the model's.  Raises what loading and connecting raise, and ``TaskError`` where a task limits money and
@@ -379,7 +381,7 @@ def watch(tasks: Sequence[str], model: str, store: Path, *, once: bool = False, 
     loaded = [load(task) for task in tasks]
     for task in loaded:
         require_price(task, is_known=price is not None)
-    asyncio.run(_watch(loaded, model, Path(store).absolute(), once=once, price=price))
+    asyncio.run(_watch(loaded, model, full_place(store), once=once, price=price))
 
 
 def this_process() -> str:
@@ -406,17 +408,17 @@ def learning_model(spec: str, price: Price | None = None) -> StreamingModel:
     return connect(spec, concurrency=AT_ONCE, price=price)
 
 
-async def _watch(tasks: Sequence[Task], model: str, path: Path, *, once: bool, price: Price | None) -> None:
+async def _watch(tasks: Sequence[Task], model: str, where: str, *, once: bool, price: Price | None) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     connected = learning_model(model, price)
-    with open_store(path) as store:
+    with open_store(where) as store:
         place = Workplace(
             store=store,
             model=connected,
             model_spec=model,
-            receipts=path.parent / "receipts",
+            receipts=beside(where) / "receipts",
             signing_key=data_folder() / "signing-key.pem",
             holder=this_process(),
         )

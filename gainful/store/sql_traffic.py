@@ -1,4 +1,4 @@
-"""The serving half of the SQLite store.
+"""The half of the SQL store that serving uses.
 
 Guarantees what ``Traffic`` promises.  An exchange is encoded apart from being written, so that a server can do the
 one where it has the object and the other where it may wait for the disk.
@@ -7,7 +7,6 @@ one where it has the object and the other where it may wait for the disk.
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import msgspec
 
 from gainful.core import Exchange, JsonObject, StoreError, Trial, canonical
 from gainful.store.compact import encode, long_id, pack, short_id
-from gainful.store.database import Database
+from gainful.store.sql import Connection, Database
 from gainful.store.traffic import Feedback, Key
 
 MOST_ROWS = 1000  # in one statement; SQLite takes 32,766 values
@@ -31,7 +30,9 @@ _EXCHANGE = (
     "JOIN tasks ON tasks.id = exchanges.task LEFT JOIN policies ON policies.id = exchanges.policy "
 )
 _EXCHANGES = f"SELECT {_EXCHANGE}"
+ENTER_TASK = "INSERT INTO tasks (name) VALUES (?) ON CONFLICT DO NOTHING"
 OF_TASK = "WHERE task = (SELECT id FROM tasks WHERE name = ?) "
+_IS_STORED = "SELECT 1 FROM exchanges WHERE reply = ? AND at = ?"
 _KEYS = "SELECT name, sha256, created_at, revoked, requests_per_minute, own_data, own_task FROM keys "
 
 
@@ -56,7 +57,7 @@ def encode_exchange(exchange: Exchange) -> EncodedExchange:
     return EncodedExchange(_storable(exchange.id), exchange.at, exchange.task, exchange.policy, encode(rest))
 
 
-class SQLiteTraffic:
+class SQLTraffic:
     """``Traffic`` in *database*; *clock* stamps what has no time of its own."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
@@ -70,16 +71,24 @@ class SQLiteTraffic:
     def put_exchanges(self, exchanges: Iterable[Exchange]) -> None:
         self.put_encoded([encode_exchange(exchange) for exchange in exchanges])
 
-    def put_encoded(self, batch: Sequence[EncodedExchange]) -> None:
-        """Store all of *batch* or none, in one transaction."""
+    def put_encoded(self, batch: Sequence[EncodedExchange], *, again: bool = False) -> None:
+        """Store all of *batch* or none, in one transaction.
+
+        With *again* some may be there: an earlier call has failed, and whether before or after its commit is not known.
+        """
         rows = [self._exchange_row(*encoded) for encoded in batch]
-        if len(rows) > MOST_ROWS:
+        if again:
+            with self._database.writing(alone=True) as connection:  # the earlier call has ended, wherever it still ran
+                rows = [row for row in rows if not self._database.row(_IS_STORED, *row[:2])]
+                if rows:
+                    connection.execute(*_insertion(rows))
+        elif len(rows) > MOST_ROWS:
             with self._database.writing() as connection:
                 for start in range(0, len(rows), MOST_ROWS):
-                    _insert(connection, rows[start : start + MOST_ROWS])
+                    connection.execute(*_insertion(rows[start : start + MOST_ROWS]))
         elif rows:
-            with self._database.faults():  # one statement is a transaction of its own
-                _insert(self._database.connection, rows)
+            statement, values = _insertion(rows)
+            self._database.execute(statement, *values)
 
     def _exchange_row(self, reply: str, at: float, task: str, policy: str, text: bytes) -> tuple[Any, ...]:
         policy_row = self._policies.get(policy) or self._stored_policy(policy)
@@ -95,10 +104,11 @@ class SQLiteTraffic:
         return self._policies[policy]
 
     def _stored_task(self, task: str) -> int:
-        with self._database.writing() as connection:
-            row = enter_task(connection, task)
-        self._tasks[task] = row
-        return row
+        find = "SELECT id FROM tasks WHERE name = ?"
+        if not self._database.row(find, task):
+            self._database.execute(ENTER_TASK, task)
+        self._tasks[task] = int(self._database.row(find, task)[0])
+        return self._tasks[task]
 
     def exchange(self, reply: str) -> Exchange | None:
         row = self._database.row(f"{_EXCHANGES} WHERE reply = ? ORDER BY exchanges.id DESC LIMIT 1", _storable(reply))
@@ -130,14 +140,15 @@ class SQLiteTraffic:
             raise StoreError(f"feedback on {feedback.reply!r} has score {feedback.score!r}; give a number in [0, 1]")
         reply = _storable(feedback.reply)
         content = pack(encode(msgspec.structs.replace(feedback, reply="", at=0.0)))
-        with self._database.faults():
-            added = self._database.connection.execute(
-                "INSERT INTO feedback (exchange, task, at, content) "
-                "SELECT id, task, ?, ? FROM exchanges WHERE reply = ? ORDER BY id DESC LIMIT 1",
-                (feedback.at, content, reply),
-            ).rowcount
+        added = self._database.execute(
+            "INSERT INTO feedback (exchange, task, at, content) "
+            "SELECT id, task, ?, ? FROM exchanges WHERE reply = ? ORDER BY id DESC LIMIT 1",
+            feedback.at,
+            content,
+            reply,
+        )
         if not added:
-            raise StoreError(f"store {self._database.path} holds no reply {reply!r}; give the id of a stored reply")
+            raise StoreError(f"store {self._database.name} holds no reply {reply!r}; give the id of a stored reply")
 
     def feedback(self, reply: str) -> list[Feedback]:
         rows = self._database.rows(
@@ -181,10 +192,16 @@ class SQLiteTraffic:
     def put_trials(self, trials: Iterable[Trial]) -> None:
         with self._database.writing() as connection:
             for trial in trials:
+                task, packed = enter_task(connection, trial.task), _pack_trial(trial)
+                if trial.source == "cases":  # the latest stands at the end, so it is not updated where it is
+                    connection.execute(
+                        'DELETE FROM trials WHERE task = ? AND model = ? AND method = ? AND "case" = ? '
+                        "AND source = 'cases'",
+                        (task, *packed[:3]),
+                    )
                 connection.execute(
-                    'INSERT OR REPLACE INTO trials (task, model, method, "case", source, content) '
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (enter_task(connection, trial.task), *_pack_trial(trial)),
+                    'INSERT INTO trials (task, model, method, "case", source, content) VALUES (?, ?, ?, ?, ?, ?)',
+                    (task, *packed),
                 )
 
     def trials(self, task: str, model: str, *, limit: int = 1000) -> list[Trial]:
@@ -229,7 +246,7 @@ class SQLiteTraffic:
         with self._database.writing() as connection:
             if self._database.row("SELECT 1 FROM keys WHERE name = ? OR sha256 = ?", key.name, sha256):
                 raise StoreError(
-                    f"store {self._database.path} holds key {key.name!r} or its secret already; give another name and "
+                    f"store {self._database.name} holds key {key.name!r} or its secret already; give another name and "
                     "a new secret"
                 )
             connection.execute(
@@ -250,29 +267,31 @@ class SQLiteTraffic:
         return [_key(*row) for row in self._database.rows(f"{_KEYS} ORDER BY id")]
 
     def revoke_key(self, name: str) -> None:
-        with self._database.faults():
-            found = self._database.connection.execute("UPDATE keys SET revoked = 1 WHERE name = ?", (name,)).rowcount
-        if not found:
+        if not self._database.execute("UPDATE keys SET revoked = ? WHERE name = ?", True, name):
             known = ", ".join(key.name for key in self.keys()) or "none yet"
-            raise StoreError(f"store {self._database.path} holds no key {name!r}; give one of: {known}")
+            raise StoreError(f"store {self._database.name} holds no key {name!r}; give one of: {known}")
 
     def find_key(self, sha256: str) -> Key | None:
         row = self._database.row(f"{_KEYS} WHERE sha256 = ?", short_id(sha256))
         return _key(*row) if row else None
 
 
-def enter_task(connection: sqlite3.Connection, name: str) -> int:
+def enter_task(connection: Connection, name: str) -> int:
     """Return the number of task *name*, inside a transaction that may have to enter it."""
-    connection.execute("INSERT OR IGNORE INTO tasks (name) VALUES (?)", (name,))
+    connection.execute(ENTER_TASK, (name,))
     (row,) = connection.execute("SELECT id FROM tasks WHERE name = ?", (name,)).fetchone()
     return int(row)
 
 
-def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert *rows* by one statement: a call a row would give up Python's lock, and wait for it, as many times."""
+def _insertion(rows: Sequence[tuple[Any, ...]]) -> tuple[str, tuple[Any, ...]]:
+    """Return one statement that inserts *rows*, and its values.
+
+    One statement is a transaction of its own; a call a row would give up Python's lock, and wait for it, as many times.
+    """
     places = ", ".join(["(?, ?, ?, ?, ?)"] * len(rows))
-    connection.execute(
-        f"INSERT INTO exchanges (reply, at, task, policy, content) VALUES {places}", tuple(chain.from_iterable(rows))
+    return (
+        f"INSERT INTO exchanges (reply, at, task, policy, content) VALUES {places}",
+        tuple(chain.from_iterable(rows)),
     )
 
 
@@ -288,5 +307,5 @@ def _key(
 
 
 def _storable(id: str) -> str:
-    """Return *id*, a stranger's text, with a question mark for each lone surrogate: SQLite takes UTF-8 only."""
-    return id.encode(errors="replace").decode()
+    """Return *id*, a stranger's text, with a question mark for each character that no database takes as text."""
+    return id.encode(errors="replace").decode().replace("\0", "?")

@@ -1,6 +1,6 @@
-"""The half of the SQLite store that learning from traffic uses: cases, repairs, probes, tallies and leases.
+"""The half of the SQL store that learning from traffic uses: cases, repairs, probes, tallies and leases.
 
-Guarantees what ``Bank`` promises.  Reading what was served is in ``sqlite_traffic.py``, forgetting in ``forget.py``.
+Guarantees what ``Bank`` promises.  Reading what was served is in ``sql_traffic.py``, forgetting in ``forget.py``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import msgspec
 from gainful.core import Case, JsonObject, StoreError, Value
 from gainful.store.bank import Banked, Forgotten, Lease, Probe, Repair, Side, Signal, Standing, Tally
 from gainful.store.compact import encode, long_id, pack, short_id
-from gainful.store.database import Database
 from gainful.store.forget import brought, forget
-from gainful.store.sqlite_traffic import OF_TASK, enter_task
+from gainful.store.sql import Database
+from gainful.store.sql_traffic import OF_TASK, enter_task
 
 
 class Latest(Value, frozen=True):
@@ -41,12 +41,12 @@ _BANKED_COLUMNS = (
     'digest, key, latest_key, target_key, side, at, last_at, count, quarantine, opened, "case", target, latest'
 )
 _BANKED = f"SELECT {_BANKED_COLUMNS} FROM banked "
-_IS_TOLD = "excluded.target IS NOT NULL AND opened = ''"  # what a confirmation was judged by stays as it was
+_IS_TOLD = "excluded.target IS NOT NULL AND banked.opened = ''"  # what a confirmation was judged by stays as it was
 _ENTER_CASE = (
     f"INSERT INTO banked (task, {_BANKED_COLUMNS}) VALUES (?{', ?' * 13}) ON CONFLICT (task, digest) DO UPDATE SET "
-    "count = count + excluded.count, last_at = excluded.last_at, latest = excluded.latest, "
-    f"latest_key = excluded.latest_key, target = CASE WHEN {_IS_TOLD} THEN excluded.target ELSE target END, "
-    f"target_key = CASE WHEN {_IS_TOLD} THEN excluded.target_key ELSE target_key END"
+    "count = banked.count + excluded.count, last_at = excluded.last_at, latest = excluded.latest, "
+    f"latest_key = excluded.latest_key, target = CASE WHEN {_IS_TOLD} THEN excluded.target ELSE banked.target END, "
+    f"target_key = CASE WHEN {_IS_TOLD} THEN excluded.target_key ELSE banked.target_key END"
 )
 
 _TOLD = {False: "", True: "AND target IS NOT NULL"}  # of whom a caller told the right answer
@@ -54,7 +54,8 @@ _TOLD = {False: "", True: "AND target IS NOT NULL"}  # of whom a caller told the
 _TALLIED = Tally.__struct_fields__[3:]  # behind hour, policy and arm
 _COLUMNS = ", ".join(f'"{name}"' for name in ("hour", "policy", "arm", *_TALLIED))
 _ADDED = ", ".join(
-    f'"{name}" = coalesce("{name}" + excluded."{name}", "{name}", excluded."{name}")' for name in _TALLIED
+    f'"{name}" = coalesce(tallies."{name}" + excluded."{name}", tallies."{name}", excluded."{name}")'
+    for name in _TALLIED
 )
 _ADD_TALLY = (
     f"INSERT INTO tallies (task, {_COLUMNS}) VALUES (?, ?, ?, ?{', ?' * len(_TALLIED)}) "
@@ -62,7 +63,7 @@ _ADD_TALLY = (
 )
 
 
-class SQLiteBank:
+class SQLBank:
     """``Bank`` in the store's database; *_clock* says when a lease ends."""
 
     _database: Database
@@ -83,7 +84,11 @@ class SQLiteBank:
             if upto <= self.cursor(task, name):
                 return
             row = enter_task(connection, task)
-            connection.execute("INSERT OR REPLACE INTO cursors (task, name, upto) VALUES (?, ?, ?)", (row, name, upto))
+            connection.execute(
+                "INSERT INTO cursors (task, name, upto) VALUES (?, ?, ?) "
+                "ON CONFLICT (task, name) DO UPDATE SET upto = excluded.upto",
+                (row, name, upto),
+            )
             connection.executemany(_ENTER_CASE, ((row, *case) for case in packed))
             connection.executemany(_ADD_TALLY, ((row, *tally) for tally in counted))
 
@@ -182,7 +187,9 @@ class SQLiteBank:
         with self._database.writing() as connection:
             row = enter_task(connection, task)
             connection.executemany(
-                "INSERT OR REPLACE INTO repairs (task, digest, key, at, content) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO repairs (task, digest, key, at, content) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (task, digest) "
+                "DO UPDATE SET key = excluded.key, at = excluded.at, content = excluded.content",
                 ((row, *repair) for repair in packed),
             )
 
@@ -202,7 +209,8 @@ class SQLiteBank:
         with self._database.writing() as connection:
             row = enter_task(connection, task)
             connection.executemany(
-                "INSERT OR REPLACE INTO probes (task, at, digest, content) VALUES (?, ?, ?, ?)",
+                "INSERT INTO probes (task, at, digest, content) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (task, at, digest) DO UPDATE SET content = excluded.content",
                 ((row, *probe) for probe in packed),
             )
 
@@ -227,7 +235,8 @@ class SQLiteBank:
         packed = pack(encode(content))
         with self._database.writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO standing (task, name, at, content) VALUES (?, ?, ?, ?)",
+                "INSERT INTO standing (task, name, at, content) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (task, name) DO UPDATE SET at = excluded.at, content = excluded.content",
                 (enter_task(connection, task), name, at, packed),
             )
 
@@ -249,7 +258,11 @@ class SQLiteBank:
                 if until <= now:
                     token += 1
             lease = Lease(name, holder, token, now + ttl_s)
-            connection.execute("INSERT OR REPLACE INTO leases (name, holder, token, until) VALUES (?, ?, ?, ?)", lease)
+            connection.execute(
+                "INSERT INTO leases (name, holder, token, until) VALUES (?, ?, ?, ?) ON CONFLICT (name) "
+                "DO UPDATE SET holder = excluded.holder, token = excluded.token, until = excluded.until",
+                lease,
+            )
         return lease
 
     def find_lease(self, name: str) -> Lease | None:

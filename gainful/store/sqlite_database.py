@@ -2,7 +2,7 @@
 
 Guarantees: a file that is not a store of Gainful's, or is one of a newer version, is refused and left as it
 was; a migration happens as a whole or not at all, once, even when two processes open an old store together.
-What the tables mean is left to ``sqlite.py``.
+What the tables mean is left to ``sql_store.py``.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal
 
 from gainful.core import StoreError
-from gainful.store.compact import unpack
+from gainful.store.lock import FileLock
+from gainful.store.sql import Database, Sync
 
 APPLICATION_ID = 0x6761696E  # "gain", in bytes 68 to 71 of the file
 LEAST_BYTES = 512  # SQLite's smallest page; it takes a file of a single byte for a new database
 
-Sync: TypeAlias = Literal["normal", "full"]
-T = TypeVar("T")
 
-
-class Database:
+class SQLiteDatabase(Database):
     """A connection to the store at *path*, created with its folders where there is none.
 
     ``sync="full"`` waits for the disk at each commit, so that commits survive a power cut as well; ``normal``
@@ -38,6 +36,7 @@ class Database:
 
     def __init__(self, path: Path, sync: Sync | Literal["never"], busy_s: float, migrations: Traversable) -> None:
         self.path = path
+        self.name = str(path)
         self.busy_s = busy_s
         reads_only = sync == "never"
         if reads_only and not path.exists():
@@ -106,8 +105,8 @@ class Database:
         return version
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that owns the store from its first read on: all of it or nothing."""
+    def writing(self, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction that owns the store from its first read on, *alone* or not: all of it or nothing."""
         with self.faults():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
@@ -165,11 +164,11 @@ class Database:
         _, held, _ = self.row(f"PRAGMA wal_checkpoint({mode})")
         return int(held)
 
-    def wipe(self) -> None:
-        """Leave nothing in the file or its log of what was removed before; nobody else can write meanwhile.
+    def wipe(self, tables: Sequence[str]) -> None:
+        """Leave nothing in the file or its log of what was removed before, from *tables* or others.
 
-        The file is written anew: SQLite's ``secure_delete`` zeroes a removed row where it lies, and not the copies
-        that were left behind when pages were split or merged.
+        Nobody else can write meanwhile.  The file is written anew: SQLite's ``secure_delete`` zeroes a removed row
+        where it lies, and not the copies that were left behind when pages were split or merged.
         """
         self.row("VACUUM")
         if self.row("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
@@ -179,21 +178,19 @@ class Database:
             )
 
     def rows(self, query: str, *values: Any) -> list[Any]:
-        """Return all rows that *query* finds."""
         with self.faults():
             return self.connection.execute(query, values).fetchall()
 
     def row(self, query: str, *values: Any) -> Any:
-        """Return the first row that *query* finds, else ``None``."""
         with self.faults():
             return self.connection.execute(query, values).fetchone()
 
-    def read(self, decode: Callable[[bytes], T], packed: bytes) -> T:
-        """Return what a packed text says; raises ``StoreError`` where it was changed since it was written."""
-        try:
-            return decode(unpack(packed))
-        except ValueError as error:
-            raise StoreError(self.damage(str(error))) from error
+    def execute(self, query: str, *values: Any) -> int:
+        with self.faults():
+            return self.connection.execute(query, values).rowcount
+
+    def lock(self, run: str) -> FileLock:
+        return FileLock(self.path, run)
 
     def close(self) -> None:
         """Close the connection; SQLite folds its log into the file."""

@@ -1,30 +1,25 @@
-"""The store in one SQLite file, in WAL mode: readers never wait, and one writer at a time waits milliseconds.
+"""The store in an SQL database: SQLite's or PostgreSQL's.
 
-Guarantees what ``Store`` promises.  Opening, versions and faults are in ``database.py``; how a text is made
-small is in ``compact.py``.
+Guarantees what ``Store`` promises.  What it asks of the database is in ``sql.py``; how a text is made small is in
+``compact.py``.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import time
 from collections.abc import Callable, Iterable
-from importlib.resources import files
-from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import msgspec
 
 from gainful.core import Attempt, JsonObject, Policy, StoreError, canonical
 from gainful.store.bank import Lease
 from gainful.store.compact import encode, long_id, pack, short_id, split_ids
-from gainful.store.database import Database, Sync
 from gainful.store.forget import FORGOTTEN, forgotten
-from gainful.store.lock import RunLock
-from gainful.store.sqlite_bank import SQLiteBank
-from gainful.store.sqlite_traffic import SQLiteTraffic, enter_task
+from gainful.store.sql import Connection, Database, RunLock
+from gainful.store.sql_bank import SQLBank
+from gainful.store.sql_traffic import SQLTraffic, enter_task
 from gainful.store.store import (
     GENESIS,
     Installed,
@@ -36,7 +31,6 @@ from gainful.store.store import (
     verify_chain,
 )
 
-MIGRATIONS = files("gainful.store") / "migrations"
 BUSY_S = 5.0  # our writes take milliseconds: whoever holds a store for longer is stuck, or is not ours
 MIN_PREFIX = 6  # hexadecimal digits; with fewer, policies of one store would soon share them
 
@@ -44,24 +38,11 @@ _attempt = msgspec.json.Decoder(Attempt).decode
 _policy = msgspec.json.Decoder(Policy).decode
 
 
-class SQLiteStore(SQLiteTraffic, SQLiteBank):
-    """A ``Store`` in the file *path*, created with its folders where it is missing.
+class SQLStore(SQLTraffic, SQLBank):
+    """A ``Store`` in *database*, which goes by *clock*."""
 
-    *clock* gives the time that ledger lines, champions and runs are stamped with; no content depends on it.
-    ``sync="never"`` only reads a store that is there.  Raises ``StoreError`` when the file cannot be a store: a
-    directory, another program's, a newer version's.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        clock: Callable[[], float] = time.time,
-        sync: Sync | Literal["never"] = "normal",
-        busy_s: float = BUSY_S,
-    ) -> None:
-        self.path = Path(path)
-        super().__init__(Database(self.path, sync, busy_s, MIGRATIONS), clock)
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        super().__init__(database, clock)
         self._locks: list[RunLock] = []
 
     # --- memo of model calls
@@ -71,10 +52,9 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
         return self._database.read(bytes, row[0]) if row else None
 
     def memo_put(self, key: str, value: bytes) -> None:
-        with self._database.faults():
-            self._database.connection.execute(
-                "INSERT OR IGNORE INTO memo (key, value) VALUES (?, ?)", (short_id(key), pack(value))
-            )
+        self._database.execute(
+            "INSERT INTO memo (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING", short_id(key), pack(value)
+        )
 
     # --- policies and attempts
 
@@ -97,7 +77,9 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
             found, wanted = (
                 ("several policies", "more digits") if rows else ("no policy", f"{MIN_PREFIX} digits or more")
             )
-            raise StoreError(f"store {self.path} holds {found} {id!r}; give {wanted} of the id of a stored one")
+            raise StoreError(
+                f"store {self._database.name} holds {found} {id!r}; give {wanted} of the id of a stored one"
+            )
         if rows[0][1] == FORGOTTEN:
             raise forgotten(rows[0][0].hex())
         policy = self._database.read(_policy, rows[0][1])
@@ -114,7 +96,8 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
                     policies[attempt.policy] = self._policy_row(connection, attempt.policy)
                 calls, content = _pack_attempt(attempt)
                 connection.execute(
-                    'INSERT OR IGNORE INTO attempts (task, policy, "case", calls, content) VALUES (?, ?, ?, ?, ?)',
+                    'INSERT INTO attempts (task, policy, "case", calls, content) VALUES (?, ?, ?, ?, ?) '
+                    "ON CONFLICT DO NOTHING",
                     (task_row, policies[attempt.policy], short_id(attempt.case), calls, content),
                 )
 
@@ -161,22 +144,9 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
         return [float(at) for (at,) in rows]
 
     def set_champion(self, task: str, policy: Policy, reason: str) -> None:
-        with self._database.writing():
+        with self._database.writing() as connection:
             if self.champion(task) != policy.id:
-                self._install(task, policy, reason, None)
-
-    def _install(self, task: str, policy: Policy, reason: str, ledger: str | None) -> None:
-        connection = self._database.connection
-        connection.execute(
-            "INSERT INTO champions (task, policy, reason, ledger, created_at) VALUES (?, ?, ?, ?, ?)",
-            (
-                enter_task(connection, task),
-                _put_policy(connection, policy),
-                reason,
-                bytes.fromhex(ledger) if ledger else None,
-                self._clock(),
-            ),
-        )
+                _install(connection, self._clock(), (task, policy), reason, None)
 
     def ledger(self, key: str) -> list[LedgerEntry]:
         return verify_chain(key, self._ledger(key, "ASC"))
@@ -221,7 +191,7 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
                 (key, following, kind, text, bytes.fromhex(previous), bytes.fromhex(entry.hash), self._clock()),
             )
             if champion:
-                self._install(*champion, "confirmed" if kind == "closed" else kind, entry.hash)
+                _install(connection, self._clock(), champion, "confirmed" if kind == "closed" else kind, entry.hash)
         return entry
 
     # --- runs
@@ -230,7 +200,7 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
         text = canonical(spec).decode()
         with self._database.writing() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO runs (run, task, spec, created_at) VALUES (?, ?, ?, ?)",
+                "INSERT INTO runs (run, task, spec, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (run, task, text, self._clock()),
             )
             if self._database.row("SELECT task, spec FROM runs WHERE run = ?", run) != (task, text):
@@ -246,7 +216,8 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
         if len(found) != 1:
             known = ", ".join(run.run[:12] for run in (found or runs)[-5:]) or "none yet"
             raise StoreError(
-                f"{prefix!r} names {'several runs' if found else 'no run'} of store {self.path}; give one of: {known}"
+                f"{prefix!r} names {'several runs' if found else 'no run'} of store {self._database.name}; "
+                f"give one of: {known}"
             )
         return found[0]
 
@@ -271,15 +242,11 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
         return [self._database.read(bytes, content) for (content,) in rows]
 
     def lock_run(self, run: str) -> RunLock:
-        lock = RunLock(self.path, run)
+        lock = self._database.lock(run)
         self._locks.append(lock)
         return lock
 
     # --- life
-
-    def leave_log(self) -> None:
-        """Never fold the log into the file from here: a commit that did so would take long.  ``LogKeeper`` does."""
-        self._database.row("PRAGMA wal_autocheckpoint = 0")
 
     def close(self) -> None:
         for lock in self._locks:
@@ -296,10 +263,12 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
 
     # --- rows
 
-    def _policy_row(self, connection: sqlite3.Connection, policy: str) -> int:
+    def _policy_row(self, connection: Connection, policy: str) -> int:
         row = self._database.row("SELECT id FROM policies WHERE digest = ?", short_id(policy))
         if row is None:
-            raise StoreError(f"store {self.path} holds no policy {policy!r}; store the policy before its attempts")
+            raise StoreError(
+                f"store {self._database.name} holds no policy {policy!r}; store the policy before its attempts"
+            )
         return int(row[0])
 
     def _event(self, run_row: int, seq: int) -> bytes:
@@ -309,7 +278,7 @@ class SQLiteStore(SQLiteTraffic, SQLiteBank):
     def _run(self, run: str) -> int:
         row = self._database.row("SELECT id FROM runs WHERE run = ?", run)
         if row is None:
-            raise StoreError(f"store {self.path} holds no run {run!r}; start it before its records")
+            raise StoreError(f"store {self._database.name} holds no run {run!r}; start it before its records")
         return int(row[0])
 
 
@@ -320,9 +289,24 @@ def _ledger_entry(key: str, seq: int, kind: LedgerKind, content: str, previous: 
         raise broken_ledger(key, seq) from None
 
 
-def _put_policy(connection: sqlite3.Connection, policy: Policy) -> int:
+def _install(connection: Connection, at: float, champion: tuple[str, Policy], reason: str, ledger: str | None) -> None:
+    task, policy = champion
     connection.execute(
-        "INSERT OR IGNORE INTO policies (digest, content) VALUES (?, ?)", (short_id(policy.id), pack(canonical(policy)))
+        "INSERT INTO champions (task, policy, reason, ledger, created_at) VALUES (?, ?, ?, ?, ?)",
+        (
+            enter_task(connection, task),
+            _put_policy(connection, policy),
+            reason,
+            bytes.fromhex(ledger) if ledger else None,
+            at,
+        ),
+    )
+
+
+def _put_policy(connection: Connection, policy: Policy) -> int:
+    connection.execute(
+        "INSERT INTO policies (digest, content) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        (short_id(policy.id), pack(canonical(policy))),
     )
     row, content = connection.execute(
         "SELECT id, content FROM policies WHERE digest = ?", (short_id(policy.id),)
