@@ -31,6 +31,8 @@ from gainful.tasks.improving import Improving
 from gainful.watch import forget as forgetting
 from gainful.watch import lock as locks
 from gainful.watch import watcher
+from gainful.watch.policies import known_policies
+from gainful.watch.promotions import read_promotions
 from gainful.watch.service import ALONE, FORCED, Helm, Service, next_seed, service_key, watch_lease
 from gainful.watch.status import read_status
 
@@ -68,7 +70,8 @@ def history(
     with _opened(task, store) as at:
         ledger = at.store.ledger(service_key(at.task))
         champions, times = at.store.champion_history(at.task), at.store.champion_times(at.task)
-    lines = told.history(ledger, champions, times)
+        took = read_promotions(at.store, at.task)
+    lines = told.history(ledger, champions, times, took)
     lines = lines if limit is None else lines[-limit:]
     if as_json:
         _print_json(lines)
@@ -93,8 +96,37 @@ def learn(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = F
         _say(f"It said last: {waits}.")
 
 
+def policies(
+    task: TaskArgument,
+    policy: Annotated[str | None, typer.Argument(help="Its id, or 6 digits or more: shows that one whole.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the policies of a task, or show one whole.
+
+    Listed are those that were ever in service, on their way in, or proven by a run: when they came, whether they are
+    in service, a canary or the former champion now, and whether they are certified by a confirmation or were forced
+    in by a person.
+    """
+    with _opened(task, store) as at:
+        known = known_policies(at.store, at.task)
+        shown = at.store.policy(policy) if policy is not None else None
+    console = Console(highlight=False)
+    if as_json:
+        _print_json(known if shown is None else shown)
+    elif shown is not None:
+        told.show_policy(console, shown, next((one for one in known if one.policy == shown.id), None))
+    else:
+        told.show_policies(console, known)
+
+
 def pause(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Learn and ramp no further; what does harm is still taken back."""
+    """Learn and ramp no further; what does harm is still taken back.
+
+    No run is begun, one under way stops, and a challenger on its way in keeps the share of requests that it has.
+    Watching goes on: a challenger or champion that proves worse is taken back by itself. To keep the champion even
+    then, use `gainful pin`. `gainful resume` ends it.
+    """
     _pull(task, store, as_json, Helm.pause, "Learning is paused; what is in service is still watched.")
 
 
@@ -104,7 +136,13 @@ def resume(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = 
 
 
 def pin(task: TaskArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Keep the champion whatever is seen."""
+    """Keep the champion whatever is seen: automatic roll-back stops.
+
+    While it is pinned, nothing replaces the champion: no run, no challenger, and no automatic roll-back either, even
+    where evidence shows that it does harm; evidence is still gathered and told. `gainful pause` is the milder lever:
+    it stops learning, and leaves automatic roll-back on. A person may still `rollback` or `promote`. `gainful unpin`
+    ends it.
+    """
     _pull(task, store, as_json, Helm.pin, "The champion is pinned.")
 
 
@@ -121,7 +159,13 @@ def promote(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a policy into service without a proof."""
+    """Put a policy into service without a proof: hold-out and canary are skipped.
+
+    The policy answers all callers from the next request on, but for the share that `--holdback` leaves on the former
+    champion. No confirmation on unseen cases was made and no canary was watched, so nothing bounds the chance that it
+    is worse; the ledger says so. It is then watched against the hold-back and taken back where it proves worse;
+    with `--holdback 0` nothing is compared any more. `gainful policies TASK` lists ids.
+    """
     with _opened(task, store, to_write=True) as at:
         id = at.store.policy(policy).id
         _refuse_anothers(at, id)
@@ -140,7 +184,11 @@ def rollback(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the former champion back into service."""
+    """Put the former champion back into service, from the next request on.
+
+    A challenger on its way in ends with it, and what was certified of the champion no longer concerns what is in
+    service; the ledger says so. `--to` takes any policy that was in service once: `gainful policies TASK` lists them.
+    """
     with _opened(task, store, to_write=True) as at:
         _moved(at, lambda helm: helm.roll_back(REASON, to=to), as_json, "Policy {champion} is back in service.")
 
@@ -177,7 +225,12 @@ def unlock(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put exactly the policy of a lock file into service here."""
+    """Put exactly the policy of a lock file into service here, all requests at once.
+
+    Hold-out and canary are skipped as by `gainful promote`: the policy was confirmed, if at all, on another store's
+    cases, and the ledger says so. A file in which a byte was changed is refused; weights are not in it, so the files
+    of an adapter must be here already.
+    """
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -198,7 +251,12 @@ def forget(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove all that a caller brought, and what was learned from it."""
+    """Remove all that a caller brought, and what was learned from it, for good.
+
+    Requests and replies, feedback, cases, repairs and probes go, and every policy that shows a word of them: a
+    champion or challenger that does is taken out of service first. Adapters trained on it are deleted. The file is
+    written anew, so that no byte stays on the disk; receipts that quoted it can no longer be replayed.
+    """
     place = _existing(store)
     with open_store(place) as opened:
         _ask(f"Remove all that key {key!r} brought, and what was learned from it, for good?", yes or as_json)
@@ -221,7 +279,7 @@ def watch(
     watcher.watch(tasks, model, store or session.default_store(), once=once, price=price_of(price))
 
 
-COMMANDS = (watch, status, history, learn, pause, resume, pin, unpin, promote, rollback, lock, unlock, forget)
+COMMANDS = (watch, status, history, policies, learn, pause, resume, pin, unpin, promote, rollback, lock, unlock, forget)
 
 
 # --- what several of them do ------------------------------------------------------------------------------
@@ -237,7 +295,7 @@ class _Place(NamedTuple):
 @contextmanager
 def _opened(task: str, store: str | None, *, to_write: bool = False) -> Iterator[_Place]:
     """Open a store that is there, and find the task in it; raises ``StoreError`` naming the tasks that are."""
-    place, name = _existing(store), name_of(task)
+    place, name = _existing(store) if to_write else store or session.default_store(), name_of(task)
     with open_store(place) if to_write else open_for_reading(place) as opened:
         known = opened.tasks()
         if name not in known:
@@ -263,7 +321,11 @@ def _existing(store: str | None) -> str:
     """Return where the store is; raises ``StoreError`` where no file is.  A server says so itself."""
     place = store or str(session.default_store())
     file = store_file(place)
-    if file is not None and not file.exists():
+    try:
+        is_there = file is None or file.exists()
+    except OSError as error:
+        raise StoreError(f"store {file} cannot be reached ({error.strerror}); name another, or get access") from error
+    if not is_there:
         raise StoreError(f"there is no store at {str(file)!r}; name the one that the task is served from (--store)")
     return place
 

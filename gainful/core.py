@@ -403,7 +403,8 @@ class Exchange(Value, frozen=True):
     ``id`` is the reply's id, ``at`` the Unix time in seconds, ``key`` the name of the caller's key.  ``request`` and
     ``reply`` are stored as far as the operator allows: in full, as ``{"sha256": ...}``, or not at all.  ``draft`` is
     the draft's extracted value where a correction replaced it.  ``p_wrong`` is ``None`` where nothing is known.
-    ``seat`` is ``None`` where nothing is compared.  A request that got an error in place of a reply has a ``status`` of
+    ``correcting`` is the part of ``usage`` that corrections took, those that changed nothing too.  ``seat`` is ``None``
+    where nothing is compared.  A request that got an error in place of a reply has a ``status`` of
     400 and more, and no reply.
     """
 
@@ -425,6 +426,7 @@ class Exchange(Value, frozen=True):
     usage: Usage = Usage()
     added_ms: float = 0.0
     seat: Seat | None = None
+    correcting: Usage = Usage()
 
 
 class Proposal(Value, frozen=True):

@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
-from report_runs import ARGUMENTS, CHAMPION, ONE_DEMO, REFINE, RUNS, opening
+from report_runs import ARGUMENTS, CHAMPION, ONE_DEMO, REFINE, RUNS, opened, opening
 
 from gainful.core import Answer, Arm, Attempt, Case, Exchange, Policy, Trial, Usage, Verdict, canonical
 from gainful.loop.events import Event, Finished, Started
 from gainful.store import Banked, Probe, Repair, SQLiteStore, Store, Tally
-from gainful.watch.service import Helm
+from gainful.watch.service import Helm, Service
 
 TASK = "calls"
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
@@ -21,6 +21,7 @@ START = 1_790_002_800  # a full hour
 HOUR_S = 3600
 HOURS = 72
 HOLDOUT = "ab" * 32
+REGISTRATION = opened().registration  # of the confirmation in run-1
 EVIDENCE = {
     "quality": {"n": 212, "mean": 0.11, "harm": 0.02, "worth": 184.0, "harm_needed": 25.0, "worth_needed": 20.0},
     "errors": {"n": 212, "mean": 0.0, "harm": 0.4, "worth": 31.0, "harm_needed": 300.0, "worth_needed": 20.0},
@@ -55,15 +56,15 @@ def _life(hours: int, words: str, stored: str) -> bytes:
         for policy in (ARGUMENTS, ONE_DEMO, REFINE):
             store.put_policy(policy)
         clock.at = START + 20 * HOUR_S
-        helm.stage(ONE_DEMO.id, "shadow", 0.25, "5a" * 32, "9b" * 32)
+        helm.stage(ONE_DEMO.id, "shadow", 0.25, "5a" * 32, REGISTRATION)
         clock.at += HOUR_S
-        helm.stage(ONE_DEMO.id, "canary", 0.05, "5b" * 32, "9b" * 32, EVIDENCE)
+        helm.stage(ONE_DEMO.id, "canary", 0.05, "5b" * 32, REGISTRATION, EVIDENCE)
         clock.at += 2 * HOUR_S
         helm.promote("5c" * 32, 0.03, EVIDENCE)
         clock.at += 20 * HOUR_S
         helm.alarm("quality fell in the last hours", {"n": 400})
         clock.at += HOUR_S
-        helm.stage(REFINE.id, "canary", 0.05, "5d" * 32, "9c" * 32, EVIDENCE)
+        say(store, helm.stage(REFINE.id, "canary", 0.05, "5d" * 32, "9c" * 32, EVIDENCE))
         run(store, "run-2", unfinished())
         store.take_in(TASK, "tallies", 10, (), tallies(hours))
         store.take_in(TASK, "cases", 10, cases(words))
@@ -73,8 +74,9 @@ def _life(hours: int, words: str, stored: str) -> bytes:
 
 
 def run(store: Store, name: str, events: list[Event]) -> None:
-    begun = {"at": START, "why": "20 new errors: not JSON"}
-    store.start_run(name, TASK, {"settings": {"alpha": 0.05}, "name": name, "watch": begun})
+    begun = {"at": START, "why": "20 new errors: not JSON", "cases": [f"{k:064x}" for k in range(40)]}
+    spec = {"settings": {"alpha": 0.05}, "name": name, "champion": CHAMPION.id, "watch": begun}
+    store.start_run(name, TASK, spec)
     for seq, event in enumerate(events):
         if isinstance(event, Started):
             event = msgspec.structs.replace(event, run=name, task=TASK, holdout_digest=HOLDOUT)
@@ -83,8 +85,23 @@ def run(store: Store, name: str, events: list[Event]) -> None:
         store.append_ledger(HOLDOUT, "epoch", {"alpha": "0.05", "epoch": 1, "holdout": HOLDOUT, "size": 260})
         store.append_ledger(HOLDOUT, "opened", {"registration": "9a" * 32})
         store.append_ledger(HOLDOUT, "closed", {"registration": "9a" * 32, "decision": "not promoted", "n": 52})
-        store.append_ledger(HOLDOUT, "opened", {"registration": "9b" * 32})
-        store.append_ledger(HOLDOUT, "closed", {"registration": "9b" * 32, "decision": "promoted", "n": 52})
+        store.append_ledger(HOLDOUT, "opened", {"registration": REGISTRATION})
+        store.append_ledger(HOLDOUT, "closed", {"registration": REGISTRATION, "decision": "promoted", "n": 52})
+
+
+def say(store: Store, state: Service) -> None:
+    """Say how things stand five hours into the stage, as a watcher does every few seconds."""
+    assert state.canary is not None
+    assert state.holdback is not None
+    now = state.canary.at + 5 * HOUR_S + 7
+    told = {name: {**bet, "n": 260, "mean": 0.031, "worth": 7.5, "harm": 0.6} for name, bet in EVIDENCE.items()}
+    why = "48 comparisons in this stage, too few or undecided"
+    canary = {"stage": state.canary.id, "seen": 48, "evidence": told, "verdict": "hold", "why": why}
+    store.put_standing(TASK, "canary", now, canary)
+    held = {"champion": state.champion, "stage": state.holdback.id, "compared": 294, "gain": 0.262, "known": 2600}
+    store.put_standing(TASK, "hold-back", now, held | {"against former": 0.002, "reference": 0.571, "by itself": 1.3})
+    learning = {"state": "waits", "why": "A challenger is on its way in.", "calls_left": 16_200, "usd_left": 4.2}
+    store.put_standing(TASK, "learning", now, learning)
 
 
 def unfinished() -> list[Event]:
@@ -125,6 +142,9 @@ def hour(rng: random.Random, k: int, policy: Policy, arm: Arm, requests: int, qu
         completion_tokens=requests * 40,
         cost_usd=0.0001 * requests,
         added_ms=1.4 * requests,
+        correction_calls=requests // 20,
+        correction_tokens=requests * 12,
+        correction_usd=0.000005 * requests,
     )
 
 
@@ -182,7 +202,8 @@ def mend(store: Store, words: str) -> None:
     )
     scores = {k: 0.0 if k in (8, 9, 10, 29) else 1.0 for k in range(8, 30)}  # 8 to 19 were repaired, the rest right
     store.put_attempts(TASK, [attempt(words, k, ONE_DEMO, score) for k, score in scores.items()])
-    store.put_attempts(TASK, [attempt(words, k, CHAMPION, 1.0) for k in range(20, 30)])
+    before = {k: 0.0 if k < 20 else 1.0 for k in range(8, 30)}
+    store.put_attempts(TASK, [attempt(words, k, CHAMPION, score) for k, score in before.items()])
     answers = (Answer("4"),) * 3
     store.put_probes(
         TASK,

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from adapters import kept
+from production_store import lived
 from serving import serving
 from test_proxy_chat import echo, talk
 from worlds import QUICK, scripted, store_in, sums
@@ -148,6 +149,98 @@ def test_stages_that_were_begun_against_another_champion_are_not_shown_as_under_
     found = json.loads(run("status", TASK, "--store", store, "--json"))
 
     assert (found["champion"], found["came"], found["holdback"], found["former"]) == (OTHER.id, "confirmed", None, None)
+
+
+@pytest.fixture
+def lively(tmp_path: Path) -> Path:
+    lived(tmp_path / "lively.db")
+    return tmp_path / "lively.db"
+
+
+def test_status_says_how_evidence_stands_and_what_it_takes_and_why_nothing_is_tried(lively: Path, run: Run) -> None:
+    shown = run("status", "calls", "--store", lively)
+    found = json.loads(run("status", "calls", "--store", lively, "--json"))
+
+    for words in (
+        "48 comparisons in this stage, too few or undecided, said 2026-09-23 16:00",
+        "quality: 260 comparisons, +3.1 points; to go on 7.5 of 20, to be taken back 0.6 of 25",
+        "294 comparisons, +26.2 points on the former champion, to be taken back 0.002 of 10,000; "
+        "2,600 scores, held against 0.571, alarm 1.3 of 10,000; said 2026-09-23 16:00",
+        "learning   waits: A challenger is on its way in; left today: 16,200 calls, $4.20; said 2026-09-23 16:00",
+        "first failure to certified 19 h 44 min, to service 22 h 44 min; 4 labels; "
+        "1,105 calls, 341,040 tokens in 1 run",
+        "correction 46 calls, 12,000 tokens, $0.0050 per 1,000 requests, of which 46 were corrected",
+    ):
+        assert words in shown, words
+    assert found["canary"]["evidence"]["seen"] == 48
+    assert found["canary"]["evidence"]["bets"][0]["worth_needed"] == 20.0
+    assert (found["held"]["gain"], found["learning"]["calls_left"]) == (0.262, 16_200)
+    assert (found["promotions"][0]["minutes"], found["promotions"][0]["spent"]["calls"]) == (1364.0, 1105)
+
+
+def test_history_says_what_a_promotion_took(lively: Path, run: Run) -> None:
+    shown = run("history", "calls", "--store", lively)
+    lines = json.loads(run("history", "calls", "--store", lively, "--json"))
+
+    assert "took: first failure to certified 19 h 44 min, to service 22 h 44 min; 4 labels; 1,105 calls" in shown
+    assert [line["kind"] for line in lines if line["took"]] == ["promoted"]
+    assert next(line["took"]["minutes_to_service"] for line in lines if line["took"]) == 180.0
+
+
+def test_policies_lists_what_is_and_was_in_service_and_by_what_right(store: Path, run: Run) -> None:
+    with SQLiteStore(store, clock=lambda: AT) as opened:
+        helm(opened).force(BETTER.id, "5eed", 0.03)
+        helm(opened, at=AT + 3600).stage(OTHER.id, "canary", 0.05, "5eed", "ab" * 32)
+    shown = run("policies", TASK, "--store", store).splitlines()
+    found = json.loads(run("policies", TASK, "--store", store, "--json"))
+
+    baseline, better, other = (policy.id[:12] for policy in (BASELINE, BETTER, OTHER))
+    assert shown == [
+        f'{baseline}  2026-09-21 14:13  former      the task\'s  "Answer." in words',
+        f'{better}  2026-09-21 14:13  in service  forced in   "Add." in words',
+        f'{other}  2026-09-21 15:13  canary      certified   "Count." in words',
+    ]
+    assert [(one["role"], one["right"]) for one in found] == [
+        ("former", "own"),
+        ("in service", "forced"),
+        ("canary", "certified"),
+    ]
+
+
+def test_policies_shows_one_whole_by_the_beginning_of_its_id(store: Path, run: Run) -> None:
+    shown = run("policies", TASK, OTHER.id[:8], "--store", store)
+
+    assert f"policy     {OTHER.id}" in shown
+    assert "it never was in service here, nor staged or proven" in shown
+    assert '"instructions": "Count."' in shown
+    assert json.loads(run("policies", TASK, OTHER.id, "--store", store, "--json")) == {"instructions": "Count."}
+    assert "no policy '123456'" in run("policies", TASK, "123456", "--store", store, code=2)
+
+
+def test_a_policy_that_lost_its_words_is_listed_still(store: Path, run: Run) -> None:
+    with SQLiteStore(store, clock=lambda: AT) as opened:
+        helm(opened).force(BETTER.id)
+        helm(opened).roll_back("a person asked for it")
+        opened.forget_key("nobody", [BETTER.id])
+
+    assert f"{BETTER.id[:12]}  2026-09-21 14:13  -           forced in   its words were forgotten" in run(
+        "policies", TASK, "--store", store
+    )
+
+
+@pytest.mark.parametrize(
+    ("lever", "says"),
+    [
+        ("pin", "automatic roll-back stops"),
+        ("pause", "use `gainful pin`"),
+        ("promote", "hold-out and canary are skipped"),
+        ("unlock", "Hold-out and canary are skipped"),
+        ("rollback", "from the next request on"),
+        ("forget", "no byte stays on the disk"),
+    ],
+)
+def test_the_help_of_a_lever_says_what_it_stops_or_skips(run: Run, lever: str, says: str) -> None:
+    assert says in " ".join(run(lever, "--help").split())
 
 
 @pytest.fixture(scope="module")

@@ -116,6 +116,25 @@ async def test_an_event_brings_everything_first_and_then_only_what_changed(live:
     assert set(second) == {"at", "champion", "moves"}
 
 
+async def test_what_a_watcher_says_anew_is_an_event_and_the_same_again_is_none(
+    live: TestServer, tmp_path: Path
+) -> None:
+    said = {"state": "waits", "why": "12 of 20 new errors", "calls_left": 90, "usd_left": None}
+    async with aiohttp.ClientSession() as http, http.get(live.make_url(f"/dashboard/events?task={TASK}")) as response:
+        await next_event(response.content)
+        with SQLiteStore(tmp_path / "store.db") as store:
+            store.put_standing(TASK, "learning", START + 60.0, said)
+        second = await next_event(response.content)
+        with SQLiteStore(tmp_path / "store.db") as store:
+            store.put_standing(TASK, "learning", START + 64.0, said)
+            Helm(store, TASK, Clock(START)).pause()
+        third = await next_event(response.content)
+
+    assert second["learning"]["why"] == "12 of 20 new errors"
+    assert set(second) == {"at", "learning"}
+    assert "learning" not in third
+
+
 @pytest.mark.slow
 async def test_one_reading_serves_all_who_look_and_none_is_made_for_nobody(tmp_path: Path) -> None:
     lived(tmp_path / "store.db")

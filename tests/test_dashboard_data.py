@@ -8,15 +8,29 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from production_store import CHAMPION, HOURS, MODEL, ONE_DEMO, REFINE, START, TASK, Clock, hour, lived, tallies
+from production_store import (
+    CHAMPION,
+    EVIDENCE,
+    HOURS,
+    MODEL,
+    ONE_DEMO,
+    REFINE,
+    START,
+    TASK,
+    Clock,
+    hour,
+    lived,
+    tallies,
+)
 from report_runs import EVIL
 
-from gainful.core import Case, StoreError
+from gainful.core import Case, JsonObject, StoreError
 from gainful.dashboard.data import Reader, Snapshot, snapshot
 from gainful.dashboard.errors import in_traffic
 from gainful.dashboard.quality import MOST_POINTS, quality, rate
 from gainful.store import Banked, SQLiteStore, Tally, open_for_reading
 from gainful.watch.service import Helm
+from gainful.watch.standings import Evidence
 
 HOUR_S = 3600
 
@@ -70,7 +84,8 @@ def test_what_is_in_service_and_on_its_way_in(picture: Snapshot) -> None:
 
     assert (picture.champion.policy, picture.champion.former) == (ONE_DEMO.id, CHAMPION.id)
     assert (canary.mode, canary.policy, canary.share, canary.ours.requests) == ("canary", REFINE.id, 0.05, 28 * 12)
-    assert [(bet.name, bet.worth) for bet in canary.evidence] == [("quality", 184), ("errors", 31), ("latency", 12.5)]
+    assert canary.diff
+    assert holdback.evidence is None
     assert (holdback.mode, holdback.policy, holdback.ours.requests) == ("holdback", CHAMPION.id, 49 * 6)
 
 
@@ -125,12 +140,83 @@ def test_rates_of_what_comes_back_have_an_interval_and_are_unknown_without_evide
     assert (empty.quality.at, empty.champion.score.mean, empty.spend.all.cost_usd) == ((), None, None)
 
 
-def test_the_promotion_says_how_fast_it_came_and_where_its_receipt_lies(picture: Snapshot) -> None:
+def test_evidence_is_that_of_the_present_stage_with_its_boundary_and_counts_to_the_minute(picture: Snapshot) -> None:
+    found = picture.staged[0].evidence
+
+    assert found is not None
+    assert (found.at, found.seen, found.verdict) == (START + 49 * HOUR_S, 48, "hold")
+    assert [(bet.name, bet.n, bet.worth) for bet in found.bets] == [
+        ("quality", 260, 7.5),
+        ("errors", 260, 7.5),
+        ("latency", 260, 7.5),
+    ]
+    assert (found.bets[0].harm_needed, found.bets[0].worth_needed) == (25.0, 20.0)
+    assert picture.held is not None
+    assert (picture.held.compared, picture.held.gain, picture.held.needed) == (294, 0.262, 10_000)
+
+
+@pytest.mark.parametrize("said", [None, {"stage": "another", "seen": 9, "evidence": {}, "verdict": "hold", "why": ""}])
+def test_what_was_said_of_another_stage_is_not_taken_for_this_one(tmp_path: Path, said: JsonObject | None) -> None:
+    with SQLiteStore(tmp_path / "store.db") as store:
+        store.set_champion(TASK, CHAMPION, "baseline")
+        store.put_policy(REFINE)
+        Helm(store, TASK, Clock(START)).stage(REFINE.id, "shadow", 0.25, "5e" * 32, "9d" * 32)
+        if said is not None:
+            store.put_standing(TASK, "canary", START + 9.0, said)
+        store.put_standing(TASK, "hold-back", START, {"champion": REFINE.id, "stage": "", "compared": 3})
+        picture = snapshot(store, TASK, START)
+
+    assert picture.staged[0].evidence == Evidence(())
+    assert picture.held is None
+
+
+def test_a_shadow_has_its_evidence_and_boundary_too(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "store.db") as store:
+        store.set_champion(TASK, CHAMPION, "baseline")
+        store.put_policy(REFINE)
+        state = Helm(store, TASK, Clock(START)).stage(REFINE.id, "shadow", 0.25, "5e" * 32, "9d" * 32)
+        assert state.canary is not None
+        said = {"stage": state.canary.id, "seen": 212, "evidence": EVIDENCE, "verdict": "hold", "why": "too early"}
+        store.put_standing(TASK, "canary", START + 61.0, said)
+        (shadow,) = snapshot(store, TASK, START).staged
+
+    assert shadow.mode == "shadow"
+    assert shadow.evidence is not None
+    assert (shadow.evidence.bets[0].n, shadow.evidence.bets[0].worth_needed) == (212, 20.0)
+
+
+def test_why_nothing_is_tried_and_what_is_left_of_the_day_is_told(picture: Snapshot) -> None:
+    found = picture.learning
+
+    assert found is not None
+    assert (found.state, found.why) == ("waits", "A challenger is on its way in.")
+    assert (found.calls_left, found.usd_left, found.at % 60) == (16_200, 4.2, 0)
+
+
+def test_each_promotion_says_how_long_it_took_who_helped_and_what_it_cost(picture: Snapshot) -> None:
+    (one,) = picture.promotions
+    shadow = next(tally for tally in tallies(HOURS) if tally.arm == "shadow")
+
+    assert (one.policy, one.run, one.runs, one.labels) == (ONE_DEMO.id, "run-1", 1, 4)
+    assert one.first_failure_at == START + 60 * 11 + 300  # the first case that one answers wrongly, the other rightly
+    assert (one.minutes_to_certified, one.minutes_to_service) == (20 * 60 - 16, 180.0)
+    assert one.minutes == 23 * 60 - 16
+    assert one.spent is not None
+    assert one.spent.calls == 1084 + shadow.calls
+
+
+def test_corrections_cost_so_much_a_thousand_requests(picture: Snapshot) -> None:
+    found = picture.spend.correction
+
+    assert found is not None
+    assert (round(found.tokens), round(found.usd or 0, 6)) == (12_000, 0.005)
+    assert 40 < found.calls < 50
+
+
+def test_the_promotion_says_where_its_receipt_lies(picture: Snapshot) -> None:
     baseline, promoted = picture.policies
 
-    assert (baseline.first_failure_at, baseline.receipt, baseline.diff) == (None, None, ())
-    assert promoted.first_failure_at == START + 300  # the bank still has the first error, to the second
-    assert promoted.certified_at == START + 20 * HOUR_S
+    assert (baseline.receipt, baseline.diff) == (None, ())
     assert promoted.at == START + 23 * HOUR_S
     assert promoted.receipt == "receipts/20260914-3f2a71"
     assert promoted.diff
@@ -272,8 +358,7 @@ def test_a_forced_promotion_says_what_it_voids_and_claims_no_speed(tmp_path: Pat
 
     assert picture.moves[-1].text == f"in service, by a person, {ONE_DEMO.id[:12]} out"
     assert "no confirmation" in picture.moves[-1].void
-    assert picture.policies[-1].certified_at is None
-    assert picture.policies[-1].first_failure_at is None
+    assert [one.policy for one in picture.promotions] == [ONE_DEMO.id]
 
 
 def test_a_rollback_is_the_last_move_and_moves_the_champion(tmp_path: Path) -> None:

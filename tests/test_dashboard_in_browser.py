@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from production_store import CHAMPION, HOURS, ONE_DEMO, START, TASK, Clock, lived
+from production_store import CHAMPION, EVIDENCE, HOURS, ONE_DEMO, START, TASK, Clock, lived
 from report_runs import EVIL
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -164,6 +164,17 @@ class TestInABrowser:
             "95 % confidence however often you look",
             "5 % canary",
             "15 promotes",
+            "7.5 of 20",
+            "48 comparisons in this stage, too few or undecided.",
+            "What it would change",
+            '"type": "refine"',
+            "0.6 of 25",
+            "1.3 of 10,000",
+            "A challenger is on its way in.",
+            "16,200 calls, $4.20",
+            "46 calls, 12,000 tokens, $0.0050 per 1,000 requests",
+            "19.7 hours",
+            "1,105",
             "ungrounded value",
             "What is 2 + 2?",
             "10 % (1 % to 32 %), 2 of 20",
@@ -198,6 +209,31 @@ class TestInABrowser:
         assert "calls: 35 %" in browser.find_element(By.ID, "headline").text
         unfolded_before = "#policies details[data-key='diff 2']"
         assert browser.find_element(By.CSS_SELECTOR, unfolded_before).get_attribute("open")
+        assert browser.get_log("browser") == []
+
+    def test_evidence_on_a_shadow_is_on_the_page_as_it_comes_in(
+        self, browser: Chrome, loop: Loop, tmp_path: Path
+    ) -> None:
+        with SQLiteStore(tmp_path / "store.db", clock=Clock(START)) as store:
+            store.set_champion(TASK, CHAMPION, "baseline")
+            store.put_policy(ONE_DEMO)
+            state = Helm(store, TASK, Clock(START)).stage(ONE_DEMO.id, "shadow", 0.25, "5e" * 32, "9d" * 32)
+        opened(browser, loop.serve(tmp_path / "store.db"))
+        assert "Nothing has been compared yet." in browser.find_element(By.ID, "stages").text
+
+        assert state.canary is not None
+        said = {
+            "stage": state.canary.id,
+            "seen": 212,
+            "evidence": EVIDENCE,
+            "verdict": "hold",
+            "why": "a guard is near",
+        }
+        with SQLiteStore(tmp_path / "store.db") as store:
+            store.put_standing(TASK, "canary", START + 61.0, said)
+
+        until(browser, "return document.querySelector('#stages').textContent.includes('184 of 20')")
+        assert "a guard is near." in browser.find_element(By.ID, "stages").text
         assert browser.get_log("browser") == []
 
     def test_hostile_text_is_seen_and_does_nothing(self, browser: Chrome, loop: Loop, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import typer.core
 import typer.main
 
 from gainful import cli
+from gainful.tasks.improving import Improving
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -244,3 +245,24 @@ def test_the_wheel_installs_into_an_empty_environment_and_runs(tmp_path: Path) -
     assert "gainful/py.typed" in inside
     assert "gainful/store/migrations_postgres/0001_first.sql" in inside
     assert re.search(r"licenses/LICENSE", inside)
+
+
+@pytest.mark.parametrize("name", Improving.__struct_fields__)
+def test_every_setting_of_improving_is_documented_with_its_default(name: str) -> None:
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{name}` \| ([^|]*) \|", text, re.MULTILINE)
+    value = getattr(Improving(), name)
+
+    if value in (None, (), {}, ""):
+        assert row == "none"
+    else:
+        assert json.loads(row) == json.loads(json.dumps(value))
+
+
+def test_the_notes_name_tests_that_exist() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    notes = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "notes").glob("*.md"))
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", notes))
+
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+    assert all((ROOT / "tests" / file).is_file() for file in re.findall(r"test_[a-z0-9_]+\.py", notes))

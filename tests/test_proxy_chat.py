@@ -575,6 +575,8 @@ async def test_a_wrong_draft_is_corrected_only_once_that_was_shown_to_pay(tmp_pa
     assert headers["x-gainful-verdict"] == ("corrected" if evidence else "unverified")
     assert headers["x-gainful-calls"] == ("2" if evidence else "1")
     assert stored.usage.calls == (2 if evidence else 1)
+    assert stored.correcting.calls == (1 if evidence else 0)
+    assert stored.correcting.completion_tokens < stored.usage.completion_tokens
 
 
 @pytest.mark.slow

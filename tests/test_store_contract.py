@@ -346,6 +346,17 @@ def test_the_last_record_finishes_the_run(store: Store) -> None:
     assert [(run.run, run.finished) for run in store.runs()] == [("run", True), ("other", False)]
 
 
+def test_the_last_records_are_those_of_a_task_s_finished_runs(store: Store) -> None:
+    for run, task in (("one", "task"), ("open", "task"), ("two", "task"), ("elsewhere", "other")):
+        store.start_run(run, task, {})
+        store.append_event(run, 0, b"first")
+    for run in ("two", "one", "elsewhere"):
+        store.append_event(run, 1, f"end of {run}".encode(), last=True)
+
+    assert list(store.last_events("task").items()) == [("one", b"end of one"), ("two", b"end of two")]
+    assert store.last_events("none") == {}
+
+
 def test_a_refused_last_record_finishes_nothing(store: Store) -> None:
     store.start_run("run", "task", {})
     store.append_event("run", 0, b"first")

@@ -9,14 +9,16 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pytest
 
 from gainful.core import Answer, Attempt, GainfulError, Policy, StoreError, digest
-from gainful.store import SQLiteStore, open_store
+from gainful.store import SQLiteStore, open_for_reading, open_store
 from gainful.store.compact import pack, unpack
 from gainful.store.sqlite_database import APPLICATION_ID, SQLiteDatabase
 
@@ -468,3 +470,100 @@ def test_an_error_of_the_store_survives_pickling_and_ends_a_command_with_2(tmp_p
 def test_a_store_in_memory_is_refused_in_one_sentence() -> None:
     with pytest.raises(StoreError, match="remembers nothing"):
         SQLiteStore(":memory:")
+
+
+# --- looked at by somebody who may not write
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A store in a folder in which whoever looks (``look``) may read and not write.
+
+    Not in ``tmp_path``: every session of pytest shuts the folder of them all to other users.
+    """
+    with TemporaryDirectory() as made:
+        folder = Path(made)
+        with SQLiteStore(folder / "store.db") as store:
+            store.set_champion("task", POLICY, "baseline")
+        (folder / "store.db").chmod(0o444)
+        folder.chmod(0o555)
+        yield folder / "store.db"
+        folder.chmod(0o755)
+
+
+def look(place: Path, code: str = "print(store.champion('task'))") -> subprocess.CompletedProcess[str]:
+    return python(
+        f"""
+        import os, pathlib, sqlite3, sys
+        from gainful.store import open_for_reading
+        place = pathlib.Path(sys.argv[1])
+        if os.geteuid() == 0:  # to whom permissions mean nothing
+            os.setgroups([])
+            os.setuid(65534)
+        try:
+            with open_for_reading(place) as store:
+                {code}
+        except Exception as error:
+            print(type(error).__name__, error)
+        """,
+        place,
+    )
+
+
+def test_a_store_that_may_not_be_written_can_be_looked_at_and_nothing_is_left_beside_it(theirs: Path) -> None:
+    done = look(theirs)
+
+    assert done.stdout == f"{POLICY.id}\n", done
+    assert os.listdir(theirs.parent) == ["store.db"]
+
+
+def test_it_can_be_looked_at_while_its_owner_works_with_it(theirs: Path) -> None:
+    theirs.chmod(0o644)
+    theirs.parent.chmod(0o755)
+    with SQLiteStore(theirs) as store:
+        store.set_champion("task", Policy(instructions="Newer."), "baseline")  # lies in the log alone
+        theirs.chmod(0o444)
+        theirs.parent.chmod(0o555)
+        done = look(theirs)
+
+    assert done.stdout == f"{Policy(instructions='Newer.').id}\n", done
+
+
+def test_what_was_read_while_the_owner_began_to_write_is_refused(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.R_OK)
+    theirs.chmod(0o644)
+    theirs.parent.chmod(0o755)
+    with open_for_reading(theirs) as reader:
+        assert reader.champion("task") == POLICY.id
+        with SQLiteStore(theirs) as owner:
+            owner.set_champion("task", Policy(instructions="Newer."), "baseline")
+
+            with pytest.raises(StoreError, match="was written by another process while it was read; run the same"):
+                reader.champion("task")
+        with pytest.raises(StoreError, match="was written by another process"):
+            reader.champion("task")
+    with open_for_reading(theirs) as reader:
+        assert reader.champion("task") == Policy(instructions="Newer.").id
+
+
+def test_a_log_without_an_index_is_not_passed_over(theirs: Path) -> None:
+    theirs.parent.chmod(0o755)
+    theirs.with_name("store.db-wal").write_bytes(b"commits")
+    theirs.parent.chmod(0o555)
+
+    assert "StoreError store" in (said := look(theirs).stdout)
+    assert "copy the store and" in said
+
+
+def test_a_store_that_may_not_even_be_read_says_so_to_a_reader(theirs: Path) -> None:
+    theirs.chmod(0o200)
+
+    assert look(theirs).stdout.startswith(
+        f"StoreError store {theirs} cannot be read (Permission denied); ask its owner to let you read it"
+    )
+
+
+def test_a_folder_that_may_not_be_entered_says_so_to_a_reader(theirs: Path) -> None:
+    theirs.parent.chmod(0o600)
+
+    assert look(theirs).stdout.startswith(f"StoreError store {theirs} cannot be read (Permission denied); ask")

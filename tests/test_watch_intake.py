@@ -67,6 +67,16 @@ def test_every_exchange_becomes_a_case_once_however_often_it_is_taken_in(store: 
     assert (tally.requests, tally.known, tally.right, tally.calls) == (60, 60, 60.0, 60)
 
 
+def test_what_corrections_took_is_counted_apart_and_their_money_only_where_it_is_known(store: SQLiteStore) -> None:
+    took = [Usage(calls=2, prompt_tokens=30, completion_tokens=4, cost_usd=cost) for cost in (0.25, None)]
+    store.put_exchanges([exchange(1, RIGHT, correcting=took[0]), exchange(2, RIGHT, correcting=took[1])])
+    store.put_exchanges([exchange(3, RIGHT)])
+    intake(store).take()
+
+    (tally,) = store.tallies("sums")
+    assert (tally.correction_calls, tally.correction_tokens, tally.correction_usd) == (4, 68, 0.25)
+
+
 def test_words_of_a_caller_whose_data_are_kept_apart_become_no_case(store: SQLiteStore) -> None:
     for name, own_data in (("web", False), ("clinic", True)):
         store.put_key(make_key(name, own_data=own_data)[1])

@@ -29,6 +29,7 @@ from gainful.store import SQLiteStore, open_store
 from gainful.watch import watcher as watching
 from gainful.watch.budget import Budget, is_spent
 from gainful.watch.learning import MOST_FAILURES, PAUSE_S
+from gainful.watch.promotions import read_promotions
 from gainful.watch.service import Helm, Service, read_service, service_key, watch_lease
 from gainful.watch.triggers import watch_runs
 from gainful.watch.watcher import AT_ONCE, Watcher, Workplace, is_dead, learning_model, this_process
@@ -102,6 +103,16 @@ def test_traffic_alone_brings_a_proven_improvement_into_service(store: SQLiteSto
     assert report.decision == "promoted"
     assert [(found.name, found.detail) for found in report.findings if found.verdict == "failed"] == []
     assert next(found.verdict for found in report.findings if found.name == "replay") == "ok"
+    (took,) = read_promotions(store, "sums")
+    first = min(exchange.at for _, exchange in store.exchanges_after("sums", 0, limit=REQUESTS))
+    assert took.policy == champion.id
+    assert took.first_failure_at is not None
+    assert took.certified_at is not None
+    assert first <= took.first_failure_at < took.certified_at < took.at
+    assert (took.labels, took.runs) == (0, 1)
+    assert took.spent is not None
+    shadows = sum(tally.calls for tally in store.tallies("sums") if tally.arm == "shadow")
+    assert took.spent.calls > shadows > 0
 
 
 WORSE = Policy(instructions="Say something.", max_tokens=8)

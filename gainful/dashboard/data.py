@@ -13,23 +13,25 @@ from functools import lru_cache
 import msgspec
 
 from gainful.answers.rule import METHODS, TRIALS, Standing, standing
-from gainful.core import Exchange, Trial, Usage
+from gainful.core import Exchange, Trial
 from gainful.dashboard.errors import Groups, Share, in_proof, in_traffic, probed, share
 from gainful.dashboard.moves import InService, Move, moves, policies
 from gainful.dashboard.quality import Quality, Rate, quality, rate
 from gainful.dashboard.spend import Spend, spend
-from gainful.dashboard.trying import Staged, Trying, staged, trying
+from gainful.dashboard.trying import Staged, Trying, held, learning, staged, trying
 from gainful.loop.calibrate import Audit
 from gainful.loop.journal import read_events
 from gainful.report.story import Story, tell
-from gainful.store import Banked, Run, Store
+from gainful.store import Banked, Installed, LedgerEntry, Run, Store, Tally
 from gainful.tasks.own import shared_name
+from gainful.watch.promotions import Ended, Promotion, ended, promotions
 from gainful.watch.repairs import rates
 from gainful.watch.service import replay, service_key
+from gainful.watch.standings import Held, Learns
 from gainful.watch.status import ErrorBudget, error_budget
 
 MOST_CASES = 1000  # of the bank, the newest
-MOST_RUNS = 50  # whose spend is added up, and in which receipts are looked for
+MOST_RUNS = 50  # whose records are read, the newest
 RATES_S = 60.0  # between two counts of what came back: they read every attempt of two policies, and change rarely
 ALPHA = 0.05  # of a lifetime before its first confirmation, where a run does not say
 
@@ -65,6 +67,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """One picture of a task; ``at`` is when it was taken, in Unix seconds.
 
     ``repeated`` and ``forgotten`` are those of ``watch.repairs``, ``probed`` is about the model behind the name.
+    ``held`` is the evidence against the champion, ``learning`` says why nothing is tried.
     """
 
     task: str
@@ -73,6 +76,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     quality: Quality
     moves: tuple[Move, ...]
     staged: tuple[Staged, ...]
+    held: Held | None
+    learning: Learns | None
     trying: Trying | None
     errors: tuple[Groups, ...]
     repeated: Share
@@ -85,6 +90,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     budget: ErrorBudget | None
     spend: Spend
     policies: tuple[InService, ...]
+    promotions: tuple[Promotion, ...]
     has_text: bool
 
 
@@ -101,13 +107,16 @@ class Reader:
         self._done: dict[str, Story] = {}
         self._rates: tuple[Share, Share] = (share(0, 0), share(0, 0))
         self._rates_of: tuple[str | None, str | None, float] = (None, None, 0.0)
+        self._promotions: tuple[Promotion, ...] = ()
+        self._promotions_of: tuple[int, int, int] | None = None
 
     def read(self, store: Store, now: float) -> Snapshot:
         """Return the picture of the task as of *now*; raises ``StoreError`` where the store cannot be read."""
         task = self._task
         ledger, history, tallies = store.ledger(service_key(task)), store.champion_history(task), store.tallies(task)
         cases = store.banked(task, "dev", limit=MOST_CASES, only_free=False)
-        runs = [run for run in store.runs() if run.task == task][-MOST_RUNS:]
+        all_runs = [run for run in store.runs() if run.task == task]
+        over, runs = ended(store, task, all_runs), all_runs[-MOST_RUNS:]
         self._done = {run.run: self._done[run.run] for run in runs if run.run in self._done}
         stories = [self._story(store, run) for run in runs]
         service = replay(ledger)
@@ -123,7 +132,9 @@ class Reader:
             champion=Champion(champion, service.former, rate(ours), service.is_paused, service.is_pinned),
             quality=quality(tallies),
             moves=tuple(moves(task, ledger, history, tallies)),
-            staged=tuple(staged(service, ledger, tallies)),
+            staged=tuple(staged(store, task, tallies, with_text=with_text)),
+            held=held(store, task, champion, service.holdback),
+            learning=learning(store, task),
             trying=trying(runs[-1], stories[-1]) if runs else None,
             errors=tuple(_errors(cases, stories, champion, with_text=with_text)),
             repeated=came_back,
@@ -134,10 +145,9 @@ class Reader:
             correction_model=model,
             corrections=self._corrections(store, model, champion or "") if model else (),
             budget=_budget(store, runs, stories),
-            spend=spend(tallies, _learned(stories), now),
-            policies=tuple(
-                policies(history, ledger, tallies, cases, store.policy, _receipts(stories), with_text=with_text)
-            ),
+            spend=spend(tallies, [one.usage for one in over], now),
+            policies=tuple(policies(history, ledger, tallies, store.policy, _receipts(over), with_text=with_text)),
+            promotions=self._promoted(store, ledger, history, over, tallies),
             has_text=with_text,
         )
 
@@ -152,6 +162,21 @@ class Reader:
             )
             self._rates_of = (champion, former, now)
         return self._rates
+
+    def _promoted(
+        self,
+        store: Store,
+        ledger: Sequence[LedgerEntry],
+        history: Sequence[Installed],
+        over: Sequence[Ended],
+        tallies: Sequence[Tally],
+    ) -> tuple[Promotion, ...]:
+        """Return what promotions took, looked up anew where anything has moved: it reads attempts."""
+        of = len(ledger), len(history), len(over)
+        if of != self._promotions_of:
+            self._promotions = tuple(promotions(store, self._task, ledger, over, tallies))
+            self._promotions_of = of
+        return self._promotions
 
     def _corrections(self, store: Store, model: str, champion: str) -> tuple[Method, ...]:
         trials = [
@@ -219,17 +244,6 @@ def _budget(store: Store, runs: Sequence[Run], stories: Sequence[Story]) -> Erro
     return None
 
 
-def _learned(stories: Sequence[Story]) -> list[Usage]:
-    ends = [story.finished for story in stories if story.finished is not None]
-    return [end.search_usage + end.confirm_usage for end in ends]
-
-
-def _receipts(stories: Sequence[Story]) -> dict[str, str]:
+def _receipts(over: Sequence[Ended]) -> dict[str, str]:
     """Return the receipt of each policy that a run promoted."""
-    return {
-        shown.opened.challenger: story.finished.receipt
-        for story in stories
-        if story.finished is not None and story.finished.receipt
-        for shown in story.confirmations
-        if shown.decided is not None and shown.decided.promoted
-    }
+    return {one.end.champion: one.end.receipt for one in over if one.end.promoted and one.end.receipt}

@@ -1,4 +1,4 @@
-"""What happened to a task: every move of its service in words, the policies that came into service, and how fast.
+"""What happened to a task: every move of its service in words, and the policies that came into service.
 
 Guarantees: an unknown time is ``None``; where a move has no time of its own it gets the first hour in which the policy
 that it put into service answered, and says so.
@@ -14,7 +14,7 @@ from gainful.core import Policy, StoreError
 from gainful.dashboard.quality import HOUR_S
 from gainful.report import service, words
 from gainful.report.html import DiffLine, diff
-from gainful.store import Banked, Installed, LedgerEntry, Tally
+from gainful.store import Installed, LedgerEntry, Tally
 from gainful.watch.service import service_key
 
 MOST_MOVES = 100
@@ -37,10 +37,9 @@ class Move(msgspec.Struct, frozen=True):
 
 
 class InService(msgspec.Struct, frozen=True):
-    """A policy that came into service, newest last: its change against the one before, its receipt, how fast it came.
+    """A policy that came into service, newest last: its change against the one before, and its receipt.
 
-    ``first_failure_at`` is when the first error under the policy before it was seen, ``certified_at`` when it was first
-    staged, right after its confirmation.  ``diff`` is empty for the first policy, and ``None`` where words are gone.
+    ``diff`` is empty for the first policy, and ``None`` where words are gone.
     """
 
     policy: str
@@ -49,8 +48,6 @@ class InService(msgspec.Struct, frozen=True):
     to_the_hour: bool
     diff: tuple[DiffLine, ...] | None
     receipt: str | None
-    first_failure_at: float | None = None
-    certified_at: float | None = None
 
 
 def moves(
@@ -83,7 +80,6 @@ def policies(
     history: Sequence[Installed],
     ledger: Sequence[LedgerEntry],
     tallies: Sequence[Tally],
-    cases: Sequence[Banked],
     found: Callable[[str], Policy],
     receipts: dict[str, str],
     *,
@@ -97,23 +93,22 @@ def policies(
         line = lines.get(one.ledger or "")
         content = line.content if line else {}
         before = history[k - 1].policy if k else None
-        was_won = line is not None and line.kind == "promoted" and not content.get("void")
         shown.append(
             InService(
                 policy=one.policy,
                 reason=one.reason,
                 at=content.get("at", first_hours.get(one.policy)),
                 to_the_hour="at" not in content,
-                diff=() if before is None else _diff(found, before, one.policy, with_text=with_text),
+                diff=() if before is None else difference(found, before, one.policy, with_text=with_text),
                 receipt=receipts.get(one.policy),
-                first_failure_at=_first_failure(before, tallies, cases) if was_won and before else None,
-                certified_at=content.get("first_at") if was_won else None,
             )
         )
     return shown
 
 
-def _diff(found: Callable[[str], Policy], before: str, after: str, *, with_text: bool) -> tuple[DiffLine, ...] | None:
+def difference(
+    found: Callable[[str], Policy], before: str, after: str, *, with_text: bool
+) -> tuple[DiffLine, ...] | None:
     """Return the difference of two policies; of demos, which traffic brought, only how many there are without text."""
     try:
         old, new = found(before), found(after)
@@ -136,14 +131,3 @@ def _first_hours(tallies: Sequence[Tally]) -> dict[str, float]:
         if tally.arm == "champion":
             found.setdefault(tally.policy, float(tally.hour * HOUR_S))
     return found
-
-
-def _first_failure(policy: str, tallies: Sequence[Tally], cases: Sequence[Banked]) -> float | None:
-    """Return when *policy* was first seen to err: to the second where the bank still has it, else to the hour."""
-    hour = next((t.hour for t in tallies if t.arm == "champion" and t.policy == policy and t.right < t.known), None)
-    if hour is None:
-        return None
-    begins, ends = hour * HOUR_S, (hour + 1) * HOUR_S
-    proven = [c for c in cases if c.signal != "judged" and begins <= c.at < ends]
-    wrong = [c.at for c in proven if c.score is not None and c.score < 1.0]
-    return min(wrong, default=float(begins))

@@ -9,6 +9,7 @@ import msgspec
 from gainful.core import Usage
 from gainful.dashboard.quality import HOUR_S
 from gainful.store import Tally
+from gainful.watch.status import CorrectionCost, correction_cost
 
 DAY_HOURS = 24
 
@@ -32,12 +33,13 @@ class Spent(msgspec.Struct, frozen=True):
 
 
 class Spend(msgspec.Struct, frozen=True):
-    """What serving cost in the last day and in all, and what the last ``runs`` runs of learning did, finished ones."""
+    """What serving cost in the last day and in all, what all ``runs`` that are over took to learn, and corrections."""
 
     day: Spent
     all: Spent
     runs: int
     learning: Usage
+    correction: CorrectionCost | None
 
 
 def spend(tallies: Sequence[Tally], learned: Sequence[Usage], now: float) -> Spend:
@@ -48,6 +50,7 @@ def spend(tallies: Sequence[Tally], learned: Sequence[Usage], now: float) -> Spe
         all=_spent(tallies),
         runs=len(learned),
         learning=sum(learned, Usage()),
+        correction=correction_cost(tallies),
     )
 
 

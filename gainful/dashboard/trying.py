@@ -1,17 +1,22 @@
-"""What is being tried now: the newest run's race and confirmation, and the challenger on its way in."""
+"""What is being tried now: the newest run's race and confirmation, the challenger on its way in, and why nothing is.
+
+Guarantees: a time at which a watcher told something is given to the minute, since it tells the same every few seconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
+from gainful.dashboard.moves import difference
 from gainful.dashboard.quality import HOUR_S, Rate, rate
 from gainful.report import words
+from gainful.report.html import DiffLine
 from gainful.report.story import Confirmation, Round, Story
-from gainful.store import LedgerEntry, Run, Tally
-from gainful.watch.service import Service, Stage
+from gainful.store import Run, Store, Tally
+from gainful.watch.service import Stage, replay, service_key
+from gainful.watch.standings import Evidence, Held, Learns, evidence_against, evidence_on, learns
 
 CHANGE_CHARACTERS = 200
 
@@ -75,26 +80,12 @@ class Trying(msgspec.Struct, frozen=True):
     looks: Looks | None
 
 
-class Bet(msgspec.Struct, frozen=True):
-    """One line of a stage's evidence: what is compared, on how many pairs, their mean difference, and the two bets.
-
-    ``harm_needed`` takes the challenger back, ``worth_needed`` lets it go on, where a watcher says how much it takes.
-    """
-
-    name: str
-    n: int | None
-    mean: float | None
-    harm: float | None
-    worth: float | None
-    harm_needed: float | None = None
-    worth_needed: float | None = None
-
-
 class Staged(msgspec.Struct, frozen=True):
     """Two policies between which requests are seated at random: a challenger's stage, or the hold-back.
 
-    ``evidence`` is what the stage began with; ``ours`` and ``theirs`` are what the policy and the champion have scored
-    since, to the hour.
+    ``evidence`` is that on a challenger, ``None`` in a hold-back; ``ours`` and ``theirs`` are what the policy and the
+    champion have scored since the stage began, to the hour.  ``diff`` is what a challenger would change, ``None`` where
+    words are gone.
     """
 
     mode: str
@@ -103,9 +94,10 @@ class Staged(msgspec.Struct, frozen=True):
     share: float
     step: int
     at: float
-    evidence: tuple[Bet, ...]
+    evidence: Evidence | None
     ours: Rate
     theirs: Rate
+    diff: tuple[DiffLine, ...] | None
 
 
 def trying(run: Run, story: Story) -> Trying | None:
@@ -180,13 +172,34 @@ def _looks(shown: Confirmation) -> Looks:
 # --- in service -----------------------------------------------------------------------------------------
 
 
-def staged(service: Service, ledger: Sequence[LedgerEntry], tallies: Sequence[Tally]) -> list[Staged]:
+def staged(store: Store, task: str, tallies: Sequence[Tally], *, with_text: bool = True) -> list[Staged]:
     """Return the canary and the hold-back under way."""
-    return [_staged(stage, ledger, tallies) for stage in (service.canary, service.holdback) if stage is not None]
+    ledger = store.ledger(service_key(task))
+    service = replay(ledger)
+    found = []
+    for stage in (service.canary, service.holdback):
+        if stage is not None:
+            is_new = stage.mode != "holdback"
+            found.append(
+                _staged(
+                    stage,
+                    tallies,
+                    _clipped(evidence_on(store, task, stage, ledger)) if is_new else None,
+                    difference(store.policy, stage.champion, stage.policy, with_text=with_text) if is_new else (),
+                )
+            )
+    return found
 
 
-def _staged(stage: Stage, ledger: Sequence[LedgerEntry], tallies: Sequence[Tally]) -> Staged:
-    line = next((entry for entry in ledger if entry.hash.startswith(stage.id)), None)
+def _clipped(found: Evidence) -> Evidence:
+    bets = tuple(msgspec.structs.replace(bet, name=words.clip(bet.name, 80)) for bet in found.bets)
+    at = None if found.at is None else to_the_minute(found.at)
+    return msgspec.structs.replace(found, bets=bets, at=at, why=words.clip(found.why, 300))
+
+
+def _staged(
+    stage: Stage, tallies: Sequence[Tally], evidence: Evidence | None, diff: tuple[DiffLine, ...] | None
+) -> Staged:
     since = [tally for tally in tallies if tally.hour >= int(stage.at) // HOUR_S]
     arms = {"shadow": ("shadow",), "canary": ("challenger",), "holdback": ("former",)}[stage.mode]
     return Staged(
@@ -196,18 +209,25 @@ def _staged(stage: Stage, ledger: Sequence[LedgerEntry], tallies: Sequence[Tally
         share=stage.share,
         step=stage.step,
         at=stage.at,
-        evidence=_bets(line.content.get("evidence") or {}) if line else (),
+        evidence=evidence,
         ours=rate([tally for tally in since if tally.policy == stage.policy and tally.arm in arms]),
         theirs=rate([tally for tally in since if tally.policy == stage.champion and tally.arm == "champion"]),
+        diff=diff,
     )
 
 
-def _bets(evidence: dict[str, Any]) -> tuple[Bet, ...]:
-    """Return the lines of *evidence*; whatever else a watcher wrote there is left out."""
-    told = sorted(
-        (item for item in evidence.items() if isinstance(item[1], dict)), key=lambda item: item[0] != "quality"
-    )
-    return tuple(Bet(words.clip(name, 80), *(bet.get(field) for field in _BET)) for name, bet in told)
+def held(store: Store, task: str, champion: str | None, stage: Stage | None) -> Held | None:
+    """Return the evidence against the champion."""
+    found = evidence_against(store, task, champion, stage)
+    return found and msgspec.structs.replace(found, at=to_the_minute(found.at))
 
 
-_BET = Bet.__struct_fields__[1:]
+def learning(store: Store, task: str) -> Learns | None:
+    """Return what learning is at."""
+    found = learns(store, task)
+    return found and msgspec.structs.replace(found, at=to_the_minute(found.at), why=words.clip(found.why, 300))
+
+
+def to_the_minute(at: float) -> float:
+    """Return when the minute of *at* began: what is told anew every few seconds is no news each time."""
+    return at // 60 * 60

@@ -47,6 +47,7 @@ class Arrival:
             p_wrong=answered.p_wrong,
             correction=answered.correction,
             usage=answered.usage,
+            correcting=answered.correcting,
             added_ms=1000 * added_s,
         )
 

@@ -82,6 +82,7 @@ class Answered(NamedTuple):
     verdicts: tuple[Verdict, ...]
     p_wrong: float | None
     usage: Usage
+    correcting: Usage  # the part of it that corrections took
     correction: str  # the method that replaced the draft, "" where none did
     draft: Any  # the draft's value where it was replaced
     failure: str  # what broke after the draft, "" where nothing did
@@ -108,6 +109,7 @@ class Chat:
         self._verdicts: tuple[Verdict, ...] = ()
         self._p_wrong: float | None = None
         self._correction = ""
+        self._correcting = Usage()
         self.failure = ""
         self.broken_check = ""  # the name of the check that made it fail, where one did
         self.lost: tuple[str, Lost] | None = None  # a correction that was tried in vain: its method, and why in vain
@@ -202,6 +204,7 @@ class Chat:
             return
         message = self.asking.replies[0].message
         draft = Draft(self.asking, message, self._outcome.answer, self._verdicts, self.models.stronger)
+        before = len(self.asking.replies)
         try:
             outcome = await correct(chosen.method, draft, self._judge)
         except TimeoutError:
@@ -210,6 +213,8 @@ class Chat:
         except GainfulError as error:
             self._fail(error)
             return
+        finally:
+            self._correcting = sum((reply.usage for reply in self.asking.replies[before:]), Usage())
         if outcome.answer.value == draft.answer.value:
             self.lost = (chosen.method, "kept")
         elif not outcome.answer.text.startswith(begins_with):
@@ -230,6 +235,7 @@ class Chat:
             verdicts=self._verdicts,
             p_wrong=self._p_wrong,
             usage=sum((reply.usage for reply in replies), Usage()),
+            correcting=self._correcting,
             correction=self._correction,
             draft=self._drafted.answer.value if self._drafted else None,
             failure=self.failure,

@@ -13,7 +13,7 @@ from gainful.loop.replay import replay
 from gainful.loop.session import beside
 from gainful.loop.verify import Unreadable, verify
 from gainful.report.html import ReceiptSummary, render
-from gainful.store import open_store, store_file
+from gainful.store import open_for_reading
 
 
 def write_page(place: Path | str, run: str, output: Path | None) -> Path:
@@ -22,10 +22,7 @@ def write_page(place: Path | str, run: str, output: Path | None) -> Path:
     *output* is a file; without it the page goes to ``reports`` beside the store, as ``session.beside`` says.  Raises
     ``StoreError`` for an unknown run and for a page that cannot be written.
     """
-    file = store_file(place)
-    if file is not None and not file.exists():
-        raise StoreError(f"there is no store at {str(file)!r}; name the one the run was made with (--store)")
-    with open_store(place) as store:
+    with open_for_reading(place) as store:
         found = store.find_run(run)
         events = read_events(store, found.run)
     path = output or beside(place) / "reports" / f"{found.run}.html"

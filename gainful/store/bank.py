@@ -110,7 +110,8 @@ class Probe(Value, frozen=True):
 class Tally(Value, frozen=True):
     """What one hour's requests under one policy and arm came to; ``hour`` is Unix time // 3600.
 
-    ``known`` requests have a score, and ``right`` is the sum of these.  ``cost_usd`` is ``None`` without a price.
+    ``known`` requests have a score, and ``right`` is the sum of these.  ``cost_usd`` is ``None`` without a price.  What
+    corrections took is part of ``calls``, tokens and ``cost_usd``; ``None`` where it was not counted.
     """
 
     hour: int
@@ -127,6 +128,9 @@ class Tally(Value, frozen=True):
     completion_tokens: int = 0
     cost_usd: float | None = None
     added_ms: float = 0.0
+    correction_calls: int | None = None
+    correction_tokens: int | None = None
+    correction_usd: float | None = None
 
 
 class Standing(NamedTuple):

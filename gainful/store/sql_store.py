@@ -241,6 +241,15 @@ class SQLStore(SQLTraffic, SQLBank):
         rows = self._database.rows("SELECT content FROM events WHERE run = ? ORDER BY seq", self._run(run))
         return [self._database.read(bytes, content) for (content,) in rows]
 
+    def last_events(self, task: str) -> dict[str, bytes]:
+        rows = self._database.rows(
+            "SELECT runs.run, events.content FROM runs JOIN events ON events.run = runs.id "
+            "WHERE runs.task = ? AND finished = 1 AND seq = (SELECT max(seq) FROM events WHERE run = runs.id) "
+            "ORDER BY runs.id",
+            task,
+        )
+        return {run: self._database.read(bytes, content) for run, content in rows}
+
     def lock_run(self, run: str) -> RunLock:
         lock = self._database.lock(run)
         self._locks.append(lock)

@@ -8,6 +8,7 @@ What the tables mean is left to ``sql_store.py``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from gainful.core import StoreError
 from gainful.store.lock import FileLock
@@ -24,6 +25,11 @@ from gainful.store.sql import Database, Sync
 APPLICATION_ID = 0x6761696E  # "gain", in bytes 68 to 71 of the file
 LEAST_BYTES = 512  # SQLite's smallest page; it takes a file of a single byte for a new database
 
+GET_READABLE = "ask its owner to let you read it and the files beside it, or for a copy of all of them"
+
+Stamp: TypeAlias = tuple[int, int, int, bool]  # what tells a file that was written from one that was not
+T = TypeVar("T")
+
 
 class SQLiteDatabase(Database):
     """A connection to the store at *path*, created with its folders where there is none.
@@ -31,21 +37,26 @@ class SQLiteDatabase(Database):
     ``sync="full"`` waits for the disk at each commit, so that commits survive a power cut as well; ``normal``
     survives the death of the process and may lose the last commits with the power.  *busy_s* is how long a call
     waits for another process.  ``sync="never"`` opens what is there for reading alone: nothing is created, brought up
-    to date or written.  Raises ``StoreError`` when the file cannot be a store, and leaves it as it was.
+    to date or written, so the store may lie where one may not write.  Raises ``StoreError`` when the file cannot be a
+    store, and leaves it as it was.
     """
 
     def __init__(self, path: Path, sync: Sync | Literal["never"], busy_s: float, migrations: Traversable) -> None:
         self.path = path
         self.name = str(path)
         self.busy_s = busy_s
-        reads_only = sync == "never"
-        if reads_only and not path.exists():
-            raise StoreError(f"there is no store at {str(path)!r}; name the one to look at")
+        self._reads_only = reads_only = sync == "never"
+        self._as_opened: Stamp | None = None  # of a file that is read as if it never changed
+        if reads_only:
+            _check_readable(path)
         _check_place(path)
         if not reads_only:
             _make_private(path)
+        elif not _can_share(path):
+            self._as_opened = _stamp(path)
         with self.faults():
-            name = f"{path.absolute().as_uri()}?mode=ro" if reads_only else path
+            way = "mode=ro" if self._as_opened is None else "immutable=1"
+            name = f"{path.absolute().as_uri()}?{way}" if reads_only else path
             self.connection = sqlite3.connect(name, timeout=busy_s, isolation_level=None, uri=reads_only)
             try:
                 self._prepare(sync, migrations)
@@ -125,7 +136,16 @@ class SQLiteDatabase(Database):
         except sqlite3.ProgrammingError:
             raise  # a mistake in our own code is no fault of the store
         except sqlite3.DatabaseError as error:
+            self._check_unchanged()
             raise StoreError(self._sentence(error)) from error
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        """Refuse what was read of a file that nothing kept from being written meanwhile."""
+        if self._as_opened is not None and _stamp(self.path) != self._as_opened:
+            raise StoreError(
+                f"store {self.path} was written by another process while it was read; run the same command again"
+            )
 
     def _sentence(self, error: sqlite3.DatabaseError) -> str:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
@@ -141,6 +161,8 @@ class SQLiteDatabase(Database):
         if code == sqlite3.SQLITE_CORRUPT:
             return self.damage(str(error))
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
+            if self._reads_only and error.sqlite_errorcode != sqlite3.SQLITE_READONLY:  # it was no attempt to write
+                return f"store {self.path} cannot be read ({error}); {GET_READABLE}"
             return f"store {self.path} cannot be written ({error}); change its permissions or name another file"
         if code == sqlite3.SQLITE_IOERR:
             return (
@@ -195,6 +217,44 @@ class SQLiteDatabase(Database):
     def close(self) -> None:
         """Close the connection; SQLite folds its log into the file."""
         self.connection.close()
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse a file that is not there, or may not be read; it is not opened, as in ``_make_private``."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"there is no store at {str(path)!r}; name the one to look at") from None
+    except OSError as error:
+        raise StoreError(f"store {path} cannot be read ({error.strerror}); {GET_READABLE}") from error
+    if not os.access(path, os.R_OK):
+        raise StoreError(f"store {path} cannot be read ({os.strerror(errno.EACCES)}); {GET_READABLE}")
+
+
+def _can_share(path: Path) -> bool:
+    """Whether SQLite can read *path* beside others: it needs the log's index, and makes one where it may write.
+
+    Without, a file can be read on its own while nobody has it open; then nothing lies beside it (sqlite.org/wal.html,
+    "Read-only databases").  Raises ``StoreError`` where commits lie in a log that has lost its index.
+    """
+    log, index = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
+    if (log.exists() and index.exists()) or (os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)):
+        return True
+    if log.exists() and log.stat().st_size:
+        raise StoreError(
+            f"store {path} has a log without an index, and none can be made in its folder; copy the store and {log} to "
+            "a folder where you may write, and look at it there"
+        )
+    return False
+
+
+def _stamp(path: Path) -> Stamp:
+    """Return what changes with every commit: each goes to the log first, and from there to the file."""
+    try:
+        found, log = path.stat(), path.with_name(path.name + "-wal")
+        return found.st_ino, found.st_size, found.st_mtime_ns, log.exists() and log.stat().st_size > 0
+    except OSError:  # it has gone
+        return 0, 0, 0, False
 
 
 def _check_place(path: Path) -> None:

@@ -209,6 +209,10 @@ class Store(Traffic, Bank, Protocol):
         """Return the records of *run* in order."""
         ...
 
+    def last_events(self, task: str) -> dict[str, bytes]:
+        """Return the last record of each finished run of *task*, by the run's name, the first run first."""
+        ...
+
     def lock_run(self, run: str) -> AbstractContextManager[object]:
         """Take *run* for this process, at once, until the returned context ends or the process does.
 

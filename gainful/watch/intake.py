@@ -237,14 +237,16 @@ def _tally(exchange: Exchange) -> Tally:
         completion_tokens=usage.completion_tokens,
         cost_usd=usage.cost_usd,
         added_ms=exchange.added_ms,
+        correction_calls=exchange.correcting.calls,
+        correction_tokens=exchange.correcting.prompt_tokens + exchange.correcting.completion_tokens,
+        correction_usd=exchange.correcting.cost_usd,
     )
 
 
 def add(one: Tally, other: Tally) -> Tally:
     """Return the sum of two tallies of the same hour, policy and arm."""
-    costs = [cost for cost in (one.cost_usd, other.cost_usd) if cost is not None]
-    summed = {name: getattr(one, name) + getattr(other, name) for name in _SUMMED}
-    return msgspec.structs.replace(one, **summed, cost_usd=sum(costs) if costs else None)
+    summed = {name: [n for n in (getattr(one, name), getattr(other, name)) if n is not None] for name in _SUMMED}
+    return msgspec.structs.replace(one, **{name: sum(known) if known else None for name, known in summed.items()})
 
 
-_SUMMED = tuple(name for name in Tally.__struct_fields__ if name not in ("hour", "policy", "arm", "cost_usd"))
+_SUMMED = tuple(name for name in Tally.__struct_fields__ if name not in ("hour", "policy", "arm"))

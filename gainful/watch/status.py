@@ -14,20 +14,26 @@ from gainful.core import JsonObject, StoreError
 from gainful.loop.confirm import Lifetime
 from gainful.loop.events import Finished
 from gainful.loop.journal import read_events
-from gainful.store import LedgerEntry, Run, Store
+from gainful.store import LedgerEntry, Run, Store, Tally
+from gainful.watch.promotions import Promotion, ended, promotions
 from gainful.watch.service import Stage, replay, service_key, watch_lease
+from gainful.watch.standings import Evidence, Held, Learns, evidence_against, evidence_on, learns
 
 ALPHA = 0.05  # of a lifetime whose run does not say
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A stage under way: ``share`` of requests goes to ``policy`` since ``at``, in Unix seconds."""
+    """A stage under way: ``share`` of requests goes to ``policy`` since ``at``, in Unix seconds.
+
+    ``evidence`` is that on a challenger, ``None`` in a hold-back.
+    """
 
     mode: str
     policy: str
     share: float
     step: int
     at: float
+    evidence: Evidence | None = None
 
 
 class Alarm(msgspec.Struct, frozen=True):
@@ -69,13 +75,24 @@ class Cases(msgspec.Struct, frozen=True):
     never: int
 
 
+class CorrectionCost(msgspec.Struct, frozen=True):
+    """What corrections took per thousand requests, on so many ``requests``; ``usd`` is ``None`` without a price."""
+
+    requests: int
+    corrected: float
+    calls: float
+    tokens: float
+    usd: float | None
+
+
 class Status(msgspec.Struct, frozen=True):
     """How *task* stands.
 
     ``came`` is how the champion came into service: ``baseline``, ``begun``, ``confirmed``, ``promoted`` or
     ``rolled-back``; ``void`` says which guarantee that voids.  ``watcher`` names the process that holds the lease.
     Watchers have counted ``taken_in`` requests; ``exchanges`` were ever stored, of all tasks together.  ``adapter`` is
-    what is said of the champion's adapter, "" where it has none.
+    what is said of the champion's adapter, "" where it has none.  ``held`` is the evidence against the champion,
+    ``learning`` says why nothing is tried; ``promotions`` are the latest, the oldest first.
     """
 
     task: str
@@ -96,6 +113,10 @@ class Status(msgspec.Struct, frozen=True):
     exchanges: int
     cases: Cases
     adapter: str = ""
+    held: Held | None = None
+    learning: Learns | None = None
+    promotions: tuple[Promotion, ...] = ()
+    correction: CorrectionCost | None = None
 
 
 def read_status(store: Store, task: str) -> Status:
@@ -107,6 +128,8 @@ def read_status(store: Store, task: str) -> Status:
     alarm = next((entry for entry in reversed(ledger) if entry.kind == "alarm"), None)
     runs = [run for run in store.runs() if run.task == task]
     lease = store.find_lease(watch_lease(task))
+    canary, holdback = (_seated(stage, pointer) for stage in (state.canary, state.holdback))
+    tallies = store.tallies(task)
     return Status(
         task=task,
         champion=pointer,
@@ -114,18 +137,22 @@ def read_status(store: Store, task: str) -> Status:
         came=history[-1].reason if history else "",
         void=line.content.get("void", "") if line else "",
         former=state.former if state.champion == pointer else None,
-        canary=_running(state.canary, pointer),
-        holdback=_running(state.holdback, pointer),
+        canary=_running(canary, evidence_on(store, task, canary, ledger)) if canary else None,
+        holdback=_running(holdback) if holdback else None,
         is_paused=state.is_paused,
         is_pinned=state.is_pinned,
         alarm=Alarm(alarm.content.get("at"), alarm.content["about"]) if alarm else None,
         budget=_budget(store, runs),
         run=_last_run(store, runs),
         watcher=lease.holder if lease else None,
-        taken_in=sum(tally.requests for tally in store.tallies(task) if tally.arm != "shadow"),
+        taken_in=sum(tally.requests for tally in tallies if tally.arm != "shadow"),
         exchanges=store.last_exchange_row(),
         cases=Cases(*(store.count_banked(task, side) for side in ("dev", "held-out", "never"))),
         adapter=_adapter(store, pointer),
+        held=evidence_against(store, task, pointer, holdback),
+        learning=learns(store, task),
+        promotions=tuple(promotions(store, task, ledger, ended(store, task, runs), tallies)),
+        correction=correction_cost(tallies),
     )
 
 
@@ -140,11 +167,33 @@ def _adapter(store: Store, champion: str | None) -> str:
     return adapter.label if adapter else ""
 
 
-def _running(stage: Stage | None, champion: str | None) -> Running | None:
+def _seated(stage: Stage | None, champion: str | None) -> Stage | None:
     """Return a stage that is seated: one that was begun against another champion is not."""
-    if stage is None or stage.champion != champion:
+    return stage if stage is not None and stage.champion == champion else None
+
+
+def _running(stage: Stage, evidence: Evidence | None = None) -> Running:
+    return Running(stage.mode, stage.policy, stage.share, stage.step, stage.at, evidence)
+
+
+def correction_cost(tallies: Sequence[Tally]) -> CorrectionCost | None:
+    """Return what corrections took of what callers heard, where it was counted; ``None`` where nothing was."""
+    counted = [tally for tally in tallies if tally.arm != "shadow" and tally.correction_calls is not None]
+    requests = sum(tally.requests for tally in counted)
+    if not requests:
         return None
-    return Running(stage.mode, stage.policy, stage.share, stage.step, stage.at)
+    is_priced = all(tally.correction_usd is not None or not tally.correction_calls for tally in counted)
+
+    def per_thousand(total: float) -> float:
+        return 1000 * total / requests
+
+    return CorrectionCost(
+        requests=requests,
+        corrected=per_thousand(sum(tally.corrected for tally in counted)),
+        calls=per_thousand(sum(tally.correction_calls or 0 for tally in counted)),
+        tokens=per_thousand(sum(tally.correction_tokens or 0 for tally in counted)),
+        usd=per_thousand(sum(tally.correction_usd or 0.0 for tally in counted)) if is_priced else None,
+    )
 
 
 def error_budget(entries: Sequence[LedgerEntry], alpha: float) -> ErrorBudget:

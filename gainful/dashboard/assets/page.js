@@ -23,6 +23,7 @@ const points = (gain) => {
   const tenth = Math.round(gain * 1000) / 10;
   return `${tenth > 0 ? "+" : tenth < 0 ? "−" : ""}${Math.abs(tenth).toFixed(1)}`;
 };
+const round = (n) => (n >= 10 || n === 0 ? Math.round(n) : Number(n.toPrecision(2)));
 const money = (usd) => {
   const digits = usd > 0 && usd < 0.1 ? 4 : 2;
   return `$${usd.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
@@ -129,7 +130,7 @@ const meter = (share, look = "") => h("span", { class: "meter", "aria-hidden": "
 // --- the head of the page
 
 function head() {
-  const { champion, trying, budget, spend, staged, task } = state;
+  const { champion, trying, budget, spend, staged, learning, task } = state;
   const score = champion.score;
   document.title = `${score.mean === null ? "" : `${percent(score.mean)} · `}${task} · Gainful`;
   byId("headline").textContent = score.mean === null
@@ -150,8 +151,11 @@ function head() {
     tile("Error budget left", budget ? small(budget.left) : LEAST, budget ? `of ${small(budget.alpha)}, after ${plural(budget.confirmations, "confirmation")}` : "no run has said its hold-out"),
     tile("Last 24 hours", plural(spend.day.requests, "request"), spend.day.requests ? `${percent(spend.day.errors / spend.day.requests)} errors, ${percent(spend.day.corrected / spend.day.requests)} corrected` : "none"),
     tile("Spent in 24 hours", known(spend.day.cost_usd, money), `${count(spend.day.prompt_tokens + spend.day.completion_tokens)} tokens, ${plural(spend.day.calls, "call")}`),
+    tile("Left to learn today", learning ? left(learning) : LEAST, learning ? learning.state : "no watcher has said"),
   );
 }
+
+const left = ({ calls_left: calls, usd_left: usd }) => [calls === null ? "" : plural(calls, "call"), usd === null ? "" : money(usd)].filter(Boolean).join(", ") || "no limit";
 
 // --- quality
 
@@ -213,8 +217,16 @@ function readout({ quality: q }, data, at) {
 // --- what is being tried
 
 function showStages() {
-  const { staged } = state;
-  fill("stages", staged.length ? h("div", { class: "split" }, staged.map(stage)) : note("Nobody is on its way in, and no former champion is held back."));
+  const { staged, held } = state;
+  const alone = held && !staged.some((one) => one.mode === "holdback") ? h("div", { class: "stage" }, h("h3", null, "The champion by itself"), against(held)) : null;
+  fill("stages", staged.length ? null : note("Nobody is on its way in, and no former champion is held back."), staged.length || alone ? h("div", { class: "split" }, staged.map(stage), alone) : null);
+}
+
+function showLearning() {
+  const { learning } = state;
+  fill("learning", learning
+    ? h("p", null, h("strong", null, `Learning: ${learning.state}. `), `${learning.why} `, h("span", { class: "note" }, `Said ${moment(learning.at)}; left today: ${left(learning)}.`))
+    : note("No watcher has said whether it learns, or why not."));
 }
 
 function showRun() {
@@ -230,7 +242,6 @@ function stage(shown) {
   const name = { shadow: "Shadow", canary: "Canary", holdback: "Hold-back" }[shown.mode];
   const steps = state.moves.filter((move) => move.kind === "staged" && move.policy === shown.policy && shown.mode !== "holdback");
   const score = (rate) => (rate.mean === null ? LEAST : `${tenths(rate.mean)} (${tenths(rate.low)} to ${tenths(rate.high)})`);
-  const need = (value, needed, look) => (needed === null ? bet(value) : h("span", null, `${bet(value)} of ${bet(needed)}`, meter(Math.log(Math.max(value, 1)) / Math.log(needed), look)));
   return h("div", { class: "stage" },
     h("h3", null, shown.mode === "holdback" ? `Hold-back: the former champion answers ${percent(shown.share)}` : `${name}: policy ${short(shown.policy)} answers ${percent(shown.share)}${shown.mode === "shadow" ? " unheard" : ""}`),
     steps.length > 1 || shown.mode !== "holdback" ? h("ol", { class: "steps", "aria-label": "Stages so far" },
@@ -239,10 +250,35 @@ function stage(shown) {
       [h("span", null, shown.mode === "holdback" ? "former " : "challenger ", h("code", null, short(shown.policy))), count(shown.ours.requests), count(shown.ours.known), score(shown.ours)],
       [h("span", null, "champion ", h("code", null, short(shown.champion))), count(shown.theirs.requests), count(shown.theirs.known), score(shown.theirs)],
     ]),
-    shown.evidence.length && shown.mode !== "holdback" ? table(`${name}, evidence when this stage began`, ["compared", ">pairs", ">points", ">harm", ">no harm"],
-      shown.evidence.map((one) => [one.name, known(one.n, count), known(one.mean, points), known(one.harm, (value) => need(value, one.harm_needed, "harm")), known(one.worth, (value) => need(value, one.worth_needed, ""))])) : null,
-    shown.evidence.length && shown.mode !== "holdback" ? note("Evidence as the stage began. The two bets start at 1: the one on harm takes the challenger back, the one on no harm lets it go on, once they reach what is needed.") : null);
+    shown.evidence ? compared(name, shown.evidence) : null,
+    shown.mode === "holdback" && state.held ? against(state.held) : null,
+    shown.mode === "holdback" ? null : changes("diff challenger", "What it would change", shown.diff));
 }
+
+const need = (value, needed, look) => (needed === null ? bet(value) : h("span", null, `${bet(value)} of ${bet(needed)}`, meter(Math.log(Math.max(value, 1)) / Math.log(needed), look)));
+
+function compared(name, { bets, at, seen, why }) {
+  const asOf = at === null ? "when this stage began" : `as of ${moment(at)}`;
+  return [
+    bets.length ? table(`${name}, evidence ${asOf}`, ["compared", ">pairs", ">points", ">harm", ">no harm"],
+      bets.map((one) => [one.name, known(one.n, count), known(one.mean, points), known(one.harm, (value) => need(value, one.harm_needed, "harm")), known(one.worth, (value) => need(value, one.worth_needed, ""))])) : note("Nothing has been compared yet."),
+    at === null ? null : h("p", null, why || `${known(seen, (n) => plural(n, "comparison"))} in this stage`, "."),
+    note(`Evidence ${asOf}, from the challenger's first stage on. The two bets start at 1: the one on harm takes the challenger back, the one on no harm lets it go on, once they reach what is needed.`),
+  ];
+}
+
+function against(held) {
+  return [
+    table("Evidence against the champion", ["suspected", ">seen", ">evidence"], [
+      ["worse than the former champion", count(held.compared), known(held.against_former, (value) => need(value, held.needed, "harm"))],
+      ["quality has fallen", count(held.known), held.reference === null ? LEAST : known(held.by_itself, (value) => need(value, held.needed, "harm"))],
+    ]),
+    note(`As of ${moment(held.at)}. The champion is ${known(held.gain, points)} points on the former one. ${held.reference === null ? "What its quality is held against is not known yet." : `Its quality is held against ${tenths(held.reference)}, a bound below what it was first.`} Once evidence reaches what is needed, the champion is taken back or an alarm raised.`),
+  ];
+}
+
+const changes = (key, words, diff) => (diff === null ? note("Its words were forgotten.") : diff.length ? folded(key, words, () => h("pre", { class: "diff", "aria-label": "Lines that begin with a minus sign were removed, with a plus sign added" },
+  diff.map((line) => h("span", { class: line.kind }, line.text)))) : note("The first one, or no change."));
 
 function confirmation(shown) {
   const place = h("div");
@@ -309,22 +345,25 @@ const examples = (words, found) => found.map((one) => h("dl", { class: "example"
   one.said ? [h("dt", null, "check says"), h("dd", null, one.said)] : []));
 
 function showKept() {
-  const { repeated, forgotten, probed, labels, cases, policies } = state;
+  const { repeated, forgotten, probed, labels, cases } = state;
   const rate = (found) => (found.n ? `${percent(found.count / found.n)} (${percent(found.low)} to ${percent(found.high)}), ${count(found.count)} of ${count(found.n)}` : LEAST);
-  const won = policies.filter((one) => one.certified_at !== null).reverse();
   fill("kept",
     h("dl", { class: "facts" },
       h("dt", null, "Errors that came back"), h("dd", null, rate(repeated), note("of repaired errors, asked again of the champion")),
       h("dt", null, "Right answers forgotten"), h("dd", null, rate(forgotten), note("of cases that the former champion had right")),
       h("dt", null, "Model behind the name"), h("dd", null, rate(probed), note("of probes that were right twice are wrong now, under the same policy")),
-      h("dt", null, "Scored by callers"), h("dd", null, cases ? `${count(labels)} of the newest ${plural(cases, "case")}` : LEAST, note("the others by checks, as far as known; nobody was asked to label"))),
-    h("h3", null, "How fast an error became a fix"),
-    won.length ? table("From first failure to fix", ["policy", ">failure to certified", ">certified to service", ">in all"], won.map((one) => [
-      h("code", null, short(one.policy)),
-      one.first_failure_at === null ? LEAST : lasted(one.certified_at - one.first_failure_at),
-      one.at === null ? LEAST : lasted(one.at - one.certified_at),
-      one.at === null || one.first_failure_at === null ? LEAST : lasted(one.at - one.first_failure_at)])) : note("No policy has come in through confirmation and canary yet."),
-    won.length ? note("The first failure under the policy before, to the hour where its case is no longer in the bank; certified: when the policy was first staged.") : null);
+      h("dt", null, "Scored by callers"), h("dd", null, cases ? `${count(labels)} of the newest ${plural(cases, "case")}` : LEAST, note("the others by checks, as far as known; nobody was asked to label"))));
+}
+
+function showPromotions() {
+  const { promotions } = state;
+  const minutes = (value) => known(value, (n) => lasted(60 * n));
+  fill("promotions", promotions.length ? [
+    table("What each promotion took", ["policy", ">failure to certified", ">certified to service", ">in all", ">labels", ">runs", ">calls", ">tokens", ">money"], [...promotions].reverse().map((one) => [
+      h("code", null, short(one.policy)), minutes(one.minutes_to_certified), minutes(one.minutes_to_service), minutes(one.minutes), known(one.labels, count),
+      known(one.runs, count), known(one.spent, (spent) => count(spent.calls ?? 0)), known(one.spent, (spent) => count((spent.prompt_tokens ?? 0) + (spent.completion_tokens ?? 0))), known(one.spent?.cost_usd, money)])),
+    note("From the first failure that it fixed, of those its run learned from, to when it was certified, and to when it answered all callers. Labels: cases of that run of which a caller's word was used. Calls, tokens and money: all runs since the promotion before, failed ones too, and shadows."),
+  ] : note("No policy has been proven and brought in yet."));
 }
 
 // --- corrections, spend, error budget
@@ -348,7 +387,8 @@ function showSpend() {
   fill("spend",
     table("Spend", ["", ">requests", ">calls", ">tokens", ">money"], [row("Serving, 24 hours", spend.day), row("Serving, all", spend.all), row(`Learning, ${plural(spend.runs, "run")}`, spend.learning)]),
     h("dl", { class: "facts" },
-      h("dt", null, "Calls beyond the first"), h("dd", null, known(extra, (value) => `${value.toFixed(1)} per 1,000 requests`)),
+      h("dt", null, "Corrections"), h("dd", null, known(spend.correction, (one) => `${count(round(one.calls))} calls, ${count(round(one.tokens))} tokens, ${known(one.usd, money)} per 1,000 requests`), spend.correction ? note(`${count(round(spend.correction.corrected))} of 1,000 replies were replaced`) : null),
+      h("dt", null, "Calls beyond the first"), h("dd", null, known(extra, (value) => `${value.toFixed(1)} per 1,000 requests`), note("of votes, refinements and corrections")),
       h("dt", null, "Added by us"), h("dd", null, known(spend.all.added_ms, (value) => `${value.toFixed(2)} ms a request`)),
       h("dt", null, "Failed open"), h("dd", null, plural(spend.all.failed_open, "request"))));
 }
@@ -374,8 +414,7 @@ function showPolicies() {
   fill("policies", policies.length ? [...policies].reverse().map((one, k) => h("article", { class: "policy" },
     h("h3", null, h("code", null, short(one.policy)), one.policy === champion.policy && k === 0 ? h("span", { class: "tag good" }, "in service") : null, h("span", { class: "note" }, REASONS[one.reason] ?? one.reason, one.at === null ? "" : ", ", one.at === null ? null : when(one.at), one.to_the_hour && one.at !== null ? ", to the hour" : "")),
     one.receipt ? h("p", { class: "note" }, "Receipt: ", h("code", null, `gainful verify ${one.receipt}`)) : null,
-    one.diff === null ? note("Its words were forgotten.") : one.diff.length ? folded(`diff ${policies.length - k}`, "What it changed", () => h("pre", { class: "diff", "aria-label": "Lines that begin with a minus sign were removed, with a plus sign added" },
-      one.diff.map((line) => h("span", { class: line.kind }, line.text)))) : note("The first one, or no change."))) : note("Nothing has been put into service."));
+    changes(`diff ${policies.length - k}`, "What it changed", one.diff))) : note("Nothing has been put into service."));
 }
 
 function showMoves() {
@@ -386,12 +425,14 @@ function showMoves() {
 }
 
 const PARTS = [
-  [["champion", "trying", "budget", "spend", "staged", "policies"], head],
+  [["champion", "trying", "budget", "spend", "staged", "policies", "learning"], head],
   [["quality", "moves"], showQuality],
-  [["staged", "moves"], showStages],
+  [["staged", "held", "moves"], showStages],
+  [["learning"], showLearning],
   [["trying"], showRun],
   [["errors", "has_text"], showErrors],
-  [["repeated", "forgotten", "probed", "labels", "cases", "policies"], showKept],
+  [["repeated", "forgotten", "probed", "labels", "cases"], showKept],
+  [["promotions"], showPromotions],
   [["corrections", "correction_model"], showCorrections],
   [["spend"], showSpend],
   [["budget"], showBudget],

@@ -233,6 +233,9 @@ CREATE TABLE tallies (
     completion_tokens BIGINT NOT NULL,
     cost_usd number,  -- NULL without a price
     added_ms number NOT NULL,
+    correction_calls BIGINT,  -- NULL where it was not counted, as the next two
+    correction_tokens BIGINT,
+    correction_usd number,
     PRIMARY KEY (task, hour, policy, arm)
 );
 
