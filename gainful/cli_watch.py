@@ -30,7 +30,7 @@ from gainful.tasks import name_of
 from gainful.tasks.improving import Improving
 from gainful.watch import forget as forgetting
 from gainful.watch import lock as locks
-from gainful.watch import watcher
+from gainful.watch import process
 from gainful.watch.policies import known_policies
 from gainful.watch.promotions import read_promotions
 from gainful.watch.service import ALONE, FORCED, Helm, Service, next_seed, service_key, watch_lease
@@ -276,7 +276,7 @@ def watch(
 ) -> None:
     """Learn from what servers on the store answer; bring in what is proven, take back what is worse."""
     log_to(sys.stderr)
-    watcher.watch(tasks, model, store or session.default_store(), once=once, price=price_of(price))
+    process.watch(tasks, model, store or session.default_store(), once=once, price=price_of(price))
 
 
 COMMANDS = (watch, status, history, policies, learn, pause, resume, pin, unpin, promote, rollback, lock, unlock, forget)

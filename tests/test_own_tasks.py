@@ -32,9 +32,10 @@ from gainful.tasks.serving import Serving
 from gainful.tasks.split import content
 from gainful.watch.forget import forget
 from gainful.watch.own_tasks import learned_for, own_tasks
+from gainful.watch.process import rounds, with_own
 from gainful.watch.service import BEGUN, Helm, next_seed, read_service, service_key, settle
 from gainful.watch.status import read_status
-from gainful.watch.watcher import Watcher, _rounds, with_own
+from gainful.watch.watcher import Watcher
 
 KEYED = msgspec.structs.replace(QUIET, require_keys=True)
 SHARED = Policy(instructions="Answer as all are answered.")
@@ -350,7 +351,7 @@ async def test_what_is_asked_of_own_tasks_is_taken_in_beside_the_rest(store: SQL
         store.put_exchanges([Exchange("reply", 1.0, name, "", "scripted", "unverified", key=name, request=request)])
 
     watchers: dict[str, Watcher] = {}
-    await _rounds([sums()], place, watchers, asyncio.Event(), once=True)
+    await rounds([sums()], place, watchers, asyncio.Event(), once=True)
     for watcher in watchers.values():
         await watcher.leave()
 

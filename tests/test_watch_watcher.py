@@ -26,13 +26,15 @@ from gainful.loop.replay import replay
 from gainful.loop.verify import verify
 from gainful.models import ScriptedModel
 from gainful.store import SQLiteStore, open_store
-from gainful.watch import watcher as watching
+from gainful.watch import process, watcher
 from gainful.watch.budget import Budget, is_spent
+from gainful.watch.holder import is_dead, this_process
 from gainful.watch.learning import MOST_FAILURES, PAUSE_S
+from gainful.watch.process import AT_ONCE, learning_model
 from gainful.watch.promotions import read_promotions
 from gainful.watch.service import Helm, Service, read_service, service_key, watch_lease
 from gainful.watch.triggers import watch_runs
-from gainful.watch.watcher import AT_ONCE, Watcher, Workplace, is_dead, learning_model, this_process
+from gainful.watch.watcher import Watcher, Workplace
 
 pytestmark = pytest.mark.slow  # hundreds of requests each
 
@@ -596,7 +598,7 @@ def once(watcher: Watcher) -> None:
 
     async def begun() -> None:
         watched, place = {watcher.task.name: watcher}, watcher._place
-        await watching._rounds([watcher.task], place, watched, asyncio.Event(), once=True)
+        await process.rounds([watcher.task], place, watched, asyncio.Event(), once=True)
         await watcher.leave()
 
     asyncio.run(begun())
@@ -605,8 +607,8 @@ def once(watcher: Watcher) -> None:
 def test_once_takes_in_a_backlog_in_steps_between_which_what_is_bad_is_taken_back(
     store: SQLiteStore, street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "EXCHANGES_A_ROUND", 500)
-    monkeypatch.setattr(watching, "ROUND_S", 3600.0)  # it would not end if it waited for the next round
+    monkeypatch.setattr(watcher, "EXCHANGES_A_ROUND", 500)
+    monkeypatch.setattr(process, "ROUND_S", 3600.0)  # it would not end if it waited for the next round
     task = replace(street.task, improving=structs.replace(street.task.improving, calls_per_day=0))
     helm = installed(store, street, BETTER)
     store.put_policy(WORSE)
@@ -627,8 +629,8 @@ def test_once_takes_in_a_backlog_in_steps_between_which_what_is_bad_is_taken_bac
 def test_once_takes_in_all_asks_what_is_due_sees_a_run_through_and_ends(
     store: SQLiteStore, street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "EXCHANGES_A_ROUND", 500)
-    monkeypatch.setattr(watching, "ROUND_S", 3600.0)  # it would not end if it waited for the next round
+    monkeypatch.setattr(watcher, "EXCHANGES_A_ROUND", 500)
+    monkeypatch.setattr(process, "ROUND_S", 3600.0)  # it would not end if it waited for the next round
     installed(store, street, street.task.baseline)
     street.ask(1200)
 

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from gainful.core import GainfulError
 from gainful.proxy.desk import Plan
 from gainful.proxy.log import log_to
-from gainful.watch.watcher import watch
+from gainful.watch.process import watch
 
 NICE = 10  # answers get nine tenths of a processor that both want (Linux, by its weights)
 FIRST_PAUSE_S = 1.0

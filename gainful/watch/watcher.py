@@ -10,9 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
-import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -20,28 +17,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gainful.core import GainfulError, JsonObject, Learner, Model, StoreError, StreamingModel
+from gainful.core import GainfulError, JsonObject, Learner, Model, StoreError
 from gainful.learners import ON_TRAFFIC
-from gainful.loop.session import beside, data_folder
-from gainful.models import connect
-from gainful.models.openai import Price
-from gainful.store import Lease, MemoModel, Store, full_place, open_store
-from gainful.tasks import Task, load
-from gainful.watch.budget import BUDGET, Budget, MeteredModel, require_price
+from gainful.store import Lease, MemoModel, Store
+from gainful.tasks import Task
+from gainful.watch.budget import BUDGET, Budget, MeteredModel
 from gainful.watch.canary import CanaryWatch
 from gainful.watch.evidence import quality_of, settled_at
 from gainful.watch.holdback import Former, HoldbackWatch
+from gainful.watch.holder import is_dead
 from gainful.watch.intake import BATCH, FEEDBACK, Intake
 from gainful.watch.learning import Learning, Proven
-from gainful.watch.own_tasks import own_tasks
 from gainful.watch.probes import ProbeReport, Probes
 from gainful.watch.regression import Regression
 from gainful.watch.screen import screen
 from gainful.watch.service import Helm, Mode, Service, Stage, next_seed, service_key, settle, stages_of, watch_lease
 from gainful.watch.triggers import Waiting
 
-AT_ONCE = 4  # calls of learning under way: callers come first, and wait for what a server does for us
-ROUND_S = 2.0  # between two rounds: a bad champion is noticed within seconds
 LEASE_S = 60.0  # a watcher that has been silent for so long is dead
 EXCHANGES_A_ROUND = 10_000  # taken in at once: a long backlog must not keep the watcher from taking back
 
@@ -365,107 +357,3 @@ async def _stopped(*works: asyncio.Task[Any] | None) -> None:
 
 def _said(error: BaseException) -> str:
     return str(error) if isinstance(error, GainfulError) else type(error).__name__
-
-
-# --- the process
-
-
-def watch(
-    tasks: Sequence[str], model: str, store: Path | str, *, once: bool = False, price: Price | None = None
-) -> None:
-    """Watch *tasks* until SIGTERM or SIGINT; with *once*, do all that is due now and return.
-
-    *price* is the model's.  Raises what loading and connecting raise, and ``TaskError`` where a task limits money and
-    there is no price.
-    """
-    loaded = [load(task) for task in tasks]
-    for task in loaded:
-        require_price(task, is_known=price is not None)
-    asyncio.run(_watch(loaded, model, full_place(store), once=once, price=price))
-
-
-def this_process() -> str:
-    """Return a holder's name that no other process has: machine, process, and something random."""
-    return f"{socket.gethostname()} {os.getpid()} {os.urandom(4).hex()}"
-
-
-def is_dead(holder: str) -> bool:
-    """Whether *holder* was a process of this machine, and is no more; of another machine's nobody here can tell."""
-    host, _, rest = holder.rpartition(" ")[0].rpartition(" ")
-    if host != socket.gethostname() or not rest.isdigit():
-        return False
-    try:
-        os.kill(int(rest), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def learning_model(spec: str, price: Price | None = None) -> StreamingModel:
-    """Return the model that *spec* names, to learn with: it is asked little at once."""
-    return connect(spec, concurrency=AT_ONCE, price=price)
-
-
-async def _watch(tasks: Sequence[Task], model: str, where: str, *, once: bool, price: Price | None) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    connected = learning_model(model, price)
-    with open_store(where) as store:
-        place = Workplace(
-            store=store,
-            model=connected,
-            model_spec=model,
-            receipts=beside(where) / "receipts",
-            signing_key=data_folder() / "signing-key.pem",
-            holder=this_process(),
-        )
-        watchers = {task.name: Watcher(task, place) for task in tasks}
-        log.info("watching", extra={"tasks": [task.name for task in tasks]})
-        try:
-            await _rounds(tasks, place, watchers, stopped, once=once)
-        finally:
-            for watcher in watchers.values():
-                await watcher.leave()
-            await connected.close()
-
-
-async def with_own(watchers: dict[str, Watcher], tasks: Sequence[Task], place: Workplace) -> None:
-    """Begin to watch the own tasks of keys that have come, and leave those of keys that were revoked."""
-    wanted = {task.name: task for task in (*tasks, *own_tasks(place.store, tasks))}
-    for name in watchers.keys() - wanted.keys():
-        await watchers.pop(name).leave()
-    for name, task in wanted.items():
-        if name not in watchers:
-            watchers[name] = Watcher(task, place)
-
-
-async def _rounds(
-    tasks: Sequence[Task], place: Workplace, watchers: dict[str, Watcher], stopped: asyncio.Event, *, once: bool
-) -> None:
-    while not stopped.is_set():
-        try:
-            await with_own(watchers, tasks, place)
-        except StoreError as error:
-            log.warning("the keys cannot be read, what is watched stays", extra={"reason": str(error)})
-        for watcher in list(watchers.values()):
-            try:
-                await watcher.round()
-            except (
-                StoreError
-            ) as error:  # a full disk or a lost lease: nothing was moved, and the next round looks again
-                log.warning("a round was cut short", extra={"task": watcher.task.name, "reason": str(error)})
-        works = [work for watcher in watchers.values() for work in watcher.under_way]
-        is_behind = any(watcher.is_behind for watcher in watchers.values())
-        if once and not works and not is_behind:
-            return
-        await _pause(stopped, works if once else [], 0.0 if once and is_behind else ROUND_S)
-
-
-async def _pause(stopped: asyncio.Event, works: Sequence[asyncio.Task[Any]], most_s: float) -> None:
-    """Wait until the watcher is told to stop, one of *works* has ended, or *most_s* seconds have passed."""
-    stopping = asyncio.create_task(stopped.wait())
-    await asyncio.wait([stopping, *works], timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
