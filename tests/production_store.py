@@ -99,7 +99,9 @@ def say(store: Store, state: Service) -> None:
     canary = {"stage": state.canary.id, "seen": 48, "evidence": told, "verdict": "hold", "why": why}
     store.put_standing(TASK, "canary", now, canary)
     held = {"champion": state.champion, "stage": state.holdback.id, "compared": 294, "gain": 0.262, "known": 2600}
-    store.put_standing(TASK, "hold-back", now, held | {"against former": 0.002, "reference": 0.571, "by itself": 1.3})
+    errors = {"compared": 294, "gain": 0.0, "against former": 0.4}
+    held |= {"against former": 0.002, "reference": 0.571, "by itself": 1.3, "before": 0.31, "as before": 0.0}
+    store.put_standing(TASK, "hold-back", now, held | {"errors": errors})
     learning = {"state": "waits", "why": "A challenger is on its way in.", "calls_left": 16_200, "usd_left": 4.2}
     store.put_standing(TASK, "learning", now, learning)
 

@@ -165,7 +165,8 @@ def test_status_says_how_evidence_stands_and_what_it_takes_and_why_nothing_is_tr
         "48 comparisons in this stage, too few or undecided, said 2026-09-23 16:00",
         "quality: 260 comparisons, +3.1 points; to go on 7.5 of 20, to be taken back 0.6 of 25",
         "294 comparisons, +26.2 points on the former champion, to be taken back 0.002 of 10,000; "
-        "2,600 scores, held against 0.571, alarm 1.3 of 10,000; said 2026-09-23 16:00",
+        "failing more often 0.4 of 10,000; 2,600 scores, held against 0.571, alarm 1.3 of 10,000; "
+        "against 0.310, what was before, 0 of 10,000; said 2026-09-23 16:00",
         "learning   waits: A challenger is on its way in; left today: 16,200 calls, $4.20; said 2026-09-23 16:00",
         "first failure to certified 19 h 44 min, to service 22 h 44 min; 4 labels; "
         "1,105 calls, 341,040 tokens in 1 run",

@@ -224,7 +224,13 @@ def _held(found: Held, *, is_compared: bool) -> str:
     compared = f"{against}{_of(found.against_former, found.needed)}; " if is_compared else ""
     reference = "not known yet" if found.reference is None else f"{found.reference:.3f}"
     alone = f"{words.count(found.known, 'score')}, held against {reference}, alarm {_of(found.by_itself, found.needed)}"
-    return f"{compared}{alone}; said {when(found.at)}"
+    failing = f"failing more often {_of(found.failing, found.needed)}; " if found.beside else ""
+    before = (
+        ""
+        if found.before is None
+        else f"; against {found.before:.3f}, what was before, {_of(found.as_before, found.needed)}"
+    )
+    return f"{compared}{failing}{alone}{before}; said {when(found.at)}"
 
 
 def _of(value: float | None, needed: float | None) -> str:

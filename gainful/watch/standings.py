@@ -49,7 +49,9 @@ class Held(msgspec.Struct, frozen=True):
 
     ``gain`` is its mean score less the former champion's on ``compared`` pairs in the hold-back, ``against_former`` the
     evidence that it is the worse one.  ``known`` of its scores were read; from ``reference`` on, the bound that quality
-    is held against, ``by_itself`` is the evidence that quality has fallen.
+    is held against, ``by_itself`` is the evidence that quality has fallen; ``as_before`` is that against ``before``, a
+    bound below what the former champion's was.  ``failing`` is the evidence that its requests fail more often, on
+    ``beside`` pairs.
     """
 
     at: float
@@ -59,6 +61,10 @@ class Held(msgspec.Struct, frozen=True):
     known: int
     reference: float | None
     by_itself: float | None
+    before: float | None = None
+    as_before: float | None = None
+    beside: int = 0
+    failing: float | None = None
     needed: float = RUN_LENGTH
 
 
@@ -96,6 +102,7 @@ def evidence_against(store: Store, task: str, champion: str | None, stage: Stage
     said = latest.content
     if (said.get("champion"), said.get("stage")) != (champion, stage.id if stage else ""):
         return None
+    errors = said.get("errors") or {}
     return Held(
         at=latest.at,
         compared=said.get("compared") or 0,
@@ -104,6 +111,10 @@ def evidence_against(store: Store, task: str, champion: str | None, stage: Stage
         known=said.get("known") or 0,
         reference=said.get("reference"),
         by_itself=said.get("by itself"),
+        before=said.get("before"),
+        as_before=said.get("as before"),
+        beside=errors.get("compared") or 0,
+        failing=errors.get("against former"),
     )
 
 
