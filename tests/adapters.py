@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 from pathlib import Path
 
 from gainful.core import Adapter
@@ -51,3 +52,15 @@ def random_gguf(path: Path, seed: int, scale: float = 0.08, width: int = 576) ->
     writer.write_tensors_to_file()
     writer.close()
     return path.read_bytes()
+
+
+def gguf_header(file: Path, family: str, weights: int) -> str:
+    """Write the header of a GGUF file of *family* with one tensor of so many weights."""
+
+    def text(words: str) -> bytes:
+        return struct.pack("<Q", len(words)) + words.encode()
+
+    metadata = text("general.architecture") + struct.pack("<I", 8) + text(family)
+    tensor = text("token_embd.weight") + struct.pack("<IQIQ", 1, weights, 0, 0)
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + metadata + tensor)
+    return str(file)

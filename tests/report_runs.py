@@ -391,7 +391,7 @@ def taught(refused: str = "") -> Taught:
         material=260,
         trained=Trained("ab" * 32, adapter, steps, 184.2, 1_900_000_000, 16_000, "early"),
         vetting=Vetting(
-            Parity(200, 0.97, 0.985, 900, 0.031, 0.4), 0.62, -0.012, -0.048, 0.51, -0.02, -0.09, refused=refused
+            Parity(200, 0.97, 0.985, 900, 0.031, 0.4, 200), 0.62, -0.012, -0.048, 0.51, -0.02, -0.09, refused=refused
         ),
         refused=refused,
     )

@@ -17,9 +17,9 @@ def main(base: Path, folder: Path) -> None:
     from torch.distributed.fsdp import fully_shard
 
     from gainful.train.jobs import Recipe, Work
-    from gainful.train.lora import NotFinite, Watch
     from gainful.train.orders import FineTune
     from gainful.train.together import whole_weights
+    from gainful.train.watch import NotFinite, Watch
 
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from adapters import gguf_header
 from msgspec.structs import replace
 from worlds import QUICK, call, case, luck, numbers, scripted, sums
 
 from gainful.checks.agreement import Agreement
-from gainful.core import Adapter, Demo, Format, JsonObject, ModelError, Policy, TrainError, Vote
+from gainful.core import Adapter, Case, Demo, Format, JsonObject, Learner, ModelError, Policy, TrainError, Vote
+from gainful.learners.format import Formats
 from gainful.learners.teaching import Taught, Teaching
 from gainful.loop import improve as improving
 from gainful.loop import session
-from gainful.loop.events import Event, Finished, Proposed, Unconfirmed
+from gainful.loop.events import Event, Finished, Proposed, Unconfirmed, Untrained
 from gainful.loop.everyday import facts, unrelated
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run
+from gainful.loop.vetting import evenly
 from gainful.models import ScriptedModel
 from gainful.models.adapters import carry_receipt
+from gainful.report.training import ending
 from gainful.report.training import facts as training_facts
 from gainful.store import MemoModel, SQLiteStore
-from gainful.train import Lesson, Preference, Progress, Question, Reading, Sampling, Trained, Work
+from gainful.train import Hear, Lesson, Preference, Progress, Question, Reading, Sampling, Trained, Work, missing
 
 ADAPTER = Adapter(sha256="a" * 64, base="scripted", rank=4, alpha=8.0)
 TEACHING = Teaching(cases=20, samples=4, least=5, rounds=1)
@@ -39,18 +44,24 @@ class ScriptedTrainer:
     answer: Callable[[JsonObject, int], str] = lambda body, sample: talks_until_trained(body, sample)
     greedy: Callable[[str], str] = str
     likelier: float = 0.0
+    apart: float = 0.01
+    apart_from_base: float = 1.0
+    fails: str = ""
     works: list[Work] = field(default_factory=list)
     worth: list[float] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)
     guarded: list[str] = field(default_factory=list)
+    compared: list[int] = field(default_factory=list)
 
     async def fine_tune(
         self,
         work: Work,
-        watch: Callable[[Progress], None],
+        watch: Hear,
         reward: Callable[[str, Sequence[str]], Sequence[float]],
     ) -> Trained:
         self.works.append(work)
+        if self.fails:
+            raise TrainError(self.fails)
         watch(Progress(step=1, steps=1, loss=0.5))
         for one in work.material:
             if isinstance(one, Question):
@@ -58,17 +69,29 @@ class ScriptedTrainer:
         return Trained(work.id, ADAPTER, (Progress(1, 1, 0.5),), 1.0, 1, 10)
 
     async def sample(
-        self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], how: Sampling
+        self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], how: Sampling, watch: Hear
     ) -> Sequence[Sequence[str]]:
         bodies = [{"messages": prompt, **({"adapter": 1} if adapter else {})} for prompt in prompts]
         self.drawn += [self.answer(body, sample) for body in bodies for sample in range(how.samples)]
         return [[self.answer(body, sample) for sample in range(how.samples)] for body in bodies]
 
     async def read(
-        self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str], max_tokens: int
+        self,
+        adapter: Adapter | None,
+        prompts: Sequence[Sequence[JsonObject]],
+        served: Sequence[Reading],
+        max_tokens: int,
+        watch: Hear,
     ) -> Sequence[Reading]:
-        self.guarded += [] if max_tokens else map(str, map(tuple, prompts))
-        return [Reading(self.greedy(reply), (-1.0 + (self.likelier if adapter else 0.0),)) for reply in replies]
+        """The server is sure of all that it says; the trainer is not, of what the adapter and the base would say."""
+        watch(Progress(len(prompts), len(prompts)))
+        replies = [one.greedy for one in served]
+        if prompts[0][0]["content"] in unrelated():
+            self.guarded += map(str, map(tuple, prompts))
+            return [Reading(reply, (-1.0 + (self.likelier if adapter else 0.0),)) for reply in replies]
+        self.compared.append(len(prompts))
+        apart = self.apart if adapter else self.apart_from_base
+        return [Reading(self.greedy(reply), (-apart,)) for reply in replies]
 
 
 def talks_until_trained(body: JsonObject, sample: int) -> str:
@@ -85,8 +108,10 @@ async def run(
     teaching: Teaching = TEACHING,
     champion: Policy | None = None,
     model: ScriptedModel | None = None,
+    learners: Sequence[Learner] = (),
+    budget: int | None = None,
 ) -> list[Event]:
-    """Run the loop with weights alone; return its records."""
+    """Run the loop with weights, and *learners* that cost less; return its records."""
     world = sums()
     champion = champion or world.baseline
     with SQLiteStore(folder / "gainful.db") as store:
@@ -101,12 +126,12 @@ async def run(
             model_spec="scripted",
             store=store,
             journal=Journal(store, "r"),
-            settings=replace(QUICK, teaching=teaching),
+            settings=replace(QUICK, teaching=teaching, budget_calls=budget),
             receipts=folder / "receipts",
             signing_key=folder / "key.pem",
             trainer=trainer,
         )
-        await improving.improve(opened, ())
+        await improving.improve(opened, learners)
         return read_events(store, "r")
 
 
@@ -170,7 +195,11 @@ async def test_the_card_of_an_adapter_says_what_was_certified_of_it(
     ("trainer", "why"),
     [
         (ScriptedTrainer(greedy=lambda reply: reply.upper()), "what was trained is not what is served"),
+        (ScriptedTrainer(apart=0.2), "0.20 nats a token apart where 0.12 are allowed"),
+        (ScriptedTrainer(apart=math.nan), "0 of 73 replies came with a log-probability"),
+        (ScriptedTrainer(apart=0.1, apart_from_base=0.05), "as near to its base (0.050 nats a token apart) as to what"),
         (ScriptedTrainer(likelier=-0.4), "unrelated prompts"),
+        (ScriptedTrainer(likelier=math.nan), "unrelated prompts"),
     ],
 )
 async def test_an_adapter_that_is_not_what_was_trained_or_harms_elsewhere_may_not_race(
@@ -183,6 +212,77 @@ async def test_an_adapter_that_is_not_what_was_trained_or_harms_elsewhere_may_no
     assert told.trained is not None
     assert not any(isinstance(event, Proposed) for event in events)
     assert isinstance(events[-2], Unconfirmed)
+
+
+async def test_a_training_that_fails_ends_training_and_what_cheaper_learners_found_is_confirmed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = ScriptedTrainer(answer=lambda body, sample: call(*numbers(body)), fails="there is no memory for it")
+
+    events = await run(tmp_path, trainer, model=scripted(), learners=[Formats()])
+
+    untrained = next(event for event in events if isinstance(event, Untrained))
+    finished = events[-1]
+    assert untrained.reason == "there is no memory for it"
+    assert len(trainer.works) == 1
+    assert isinstance(finished, Finished)
+    assert finished.promoted
+    assert finished.search_usage.calls >= untrained.usage.calls > 0
+    assert "no weights are learned any more in this run: there is no memory for it" in caplog.text
+    assert ("training ended", "There is no memory for it.") in ending(untrained)
+
+
+async def test_a_training_that_failed_is_not_tried_again_when_its_run_is_resumed(tmp_path: Path) -> None:
+    again = ScriptedTrainer()
+
+    first = await run(tmp_path, ScriptedTrainer(fails="the disk is full"))
+    resumed = await run(tmp_path, again)
+
+    assert resumed == first
+    assert any(isinstance(event, Untrained) for event in resumed)
+    assert (again.works, again.drawn) == ([], [])
+
+
+@pytest.mark.parametrize(("budget", "trains"), [(600, False), (2600, True)])
+async def test_what_is_learned_and_vetted_stays_within_the_budget(tmp_path: Path, budget: int, trains: bool) -> None:
+    trainer, model = ScriptedTrainer(), scripted(talks_until_trained)
+
+    events = await run(tmp_path, trainer, model=model, budget=budget)
+
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.search_usage.calls <= budget // 2
+    assert len(model.calls) <= budget
+    assert (bool(trainer.works), bool(trainer.drawn)) == (trains, trains)
+    reasons = [event.reason for event in events if isinstance(event, Untrained)]
+    assert trains or "too few left to vet what would be learned; give a budget of " in reasons[0]
+
+
+async def test_a_policy_that_is_bound_by_a_schema_is_compared_under_it_as_well(tmp_path: Path) -> None:
+    free, bound = ScriptedTrainer(), ScriptedTrainer()
+
+    of_free = taught(await run(tmp_path / "free", free))
+    of_bound = taught(await run(tmp_path / "bound", bound, champion=replace(sums().baseline, format=Format("schema"))))
+
+    assert of_free.vetting is not None
+    assert of_bound.vetting is not None
+    assert of_free.vetting.bound is None
+    assert of_bound.vetting.bound is not None
+    assert of_bound.vetting.bound.is_near
+    served = dict(training_facts(of_bound))["served as trained"]
+    assert "on 100.0 % of 73 prompts, all that there are" in served
+    assert "that is without the schema, and under it they are 0.010 nats a token apart" in served
+
+
+def test_prompts_to_compare_are_drawn_evenly_over_kinds() -> None:
+    words = [f"Spell the word {'abcdefghij'[n] * 3} backwards, please." for n in range(10)]
+    spelled = [Case(messages=({"role": "user", "content": one},)) for one in words]
+    cases = [*(case(n) for n in range(90)), *spelled]
+
+    few, all_of_them = evenly(cases, 30), evenly(cases, 200)
+
+    assert (len(few), sum(one in spelled for one in few)) == (30, 10)
+    assert sorted(one.id for one in all_of_them) == sorted(one.id for one in cases)
 
 
 async def test_an_adapter_with_which_everyday_facts_are_forgotten_may_not_race(tmp_path: Path) -> None:
@@ -370,6 +470,28 @@ def test_a_model_whose_weights_are_elsewhere_is_refused_before_a_call_is_spent(t
     model = scripted()
     with pytest.raises(TrainError, match=r"with --train-base or improve\.train_base"):
         session.improve(sums(), model, tmp_path / "s.db", replace(QUICK, teaching=TEACHING))
+    assert model.calls == []
+
+
+@pytest.mark.skipif(missing() is not None, reason="without the extra `train` that is what is said first")
+@pytest.mark.parametrize(
+    ("family", "weights", "allowed", "words"),
+    [
+        ("gemma", 1_000, None, "is of the family 'gemma', whose adapters are not known here as GGUF"),
+        ("llama", 1_000_000_000, 10**9, r"training needs about \d\.5 GB of memory and 1\.0 GB are allowed"),
+        ("llama", 10**15, None, "GB are free; free some, or take a smaller base, batch or rank"),
+    ],
+)
+def test_a_base_that_cannot_be_learned_with_here_is_refused_before_a_call_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, weights: int, allowed: int | None, words: str
+) -> None:
+    monkeypatch.setattr("gainful.loop.trainer.has_gpu", lambda: False)
+    teaching = replace(TEACHING, base=gguf_header(tmp_path / "base.gguf", family, weights), memory_bytes=allowed)
+    model = scripted()
+
+    with pytest.raises(TrainError, match=words):
+        session.improve(sums(), model, tmp_path / "s.db", replace(QUICK, teaching=teaching))
+
     assert model.calls == []
 
 

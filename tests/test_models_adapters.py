@@ -99,14 +99,16 @@ def test_the_same_weights_kept_twice_stay_as_they_are(tmp_path: Path) -> None:
     assert not (tmp_path / "two").exists()
 
 
-def test_an_adapter_that_was_broken_since_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter.gguf"])
+def test_an_adapter_that_was_broken_since_is_replaced(tmp_path: Path, name: str) -> None:
     place = keep_adapter(folder_of(tmp_path / "one"))
-    (place / "adapter_model.safetensors").write_bytes(b"wei")
-    (place / "adapter.gguf").unlink()
+    whole = (place / name).read_bytes()
+    (place / name).write_bytes(b"wei")
 
     keep_adapter(folder_of(tmp_path / "two"))
 
     assert find_adapter(read_adapter(place, "small")) == place
+    assert (place / name).read_bytes() == whole
     assert os.listdir(tmp_path / "adapters") == [place.name]
 
 

@@ -13,7 +13,7 @@ import pytest
 from report_runs import ARGUMENTS, CHAMPION, EVIL, ONE_DEMO, RECEIPT, RUNS, graded, not_promoted, poisoned, promoted
 
 from gainful.core import Adapter, canonical
-from gainful.loop.events import Baseline, Event, Finished, Looked, Proposed, Rung
+from gainful.loop.events import Baseline, Event, Finished, Looked, Proposed, Rung, Untrained
 from gainful.report.html import ReceiptSummary, diff, render
 
 every_run = pytest.mark.parametrize("name", RUNS)
@@ -319,3 +319,14 @@ def test_a_training_shows_what_it_learned_from_what_it_took_and_its_loss() -> No
     assert "May not race: it answers every prompt as its base does." in shown.text
     assert shown.text.count("After 40 steps: loss 0.075.") == 0  # in words for who cannot see the plot, not in the text
     assert render(RUNS["trained"], "Report", None).count("After 40 steps: loss 0.075.") == 2
+
+
+def test_a_training_that_failed_is_said_with_why_and_what_goes_on() -> None:
+    start = promoted()
+
+    shown = page(
+        [*start[:3], Untrained(reason="training needs about 3.1 GB of memory and 1.0 GB are free"), *start[3:]]
+    )
+
+    assert "training ended Training needs about 3.1 GB of memory and 1.0 GB are free." in shown.text
+    assert "A run with another seed, or other limits, trains again." in shown.text

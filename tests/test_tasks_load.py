@@ -149,6 +149,12 @@ def test_a_users_function_is_found_beside_the_task_file(tmp_path: Path) -> None:
         ('kind = "exact"', 'function = "own.py:good"', "there is no file"),
         ('[[checks]]\nkind = "exact"', "", "task.toml: the task: Object missing required field `checks`"),
         ("[answer]", "split = 1.5\n[answer]", "the share of dev cases is 1.5"),
+        ("[answer]", "[improve]\ntrain_minutes = 0\n[answer]", "improve.train_minutes is 0.0; it must be a number of"),
+        (
+            "[answer]",
+            "[improve]\ntrain_memory = -1\n[answer]",
+            "improve.train_memory is -1.0; it must be a number of GB",
+        ),
         ("[answer]", "[answer", "task.toml is not TOML"),
     ],
 )

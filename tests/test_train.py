@@ -1,6 +1,7 @@
 """Training asked for and told: what needs no torch."""
 
 import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gainful.core import Adapter, TrainError
+from gainful.core import Adapter, Stopped, TrainError
 from gainful.models.files import cache_folder
 from gainful.train import (
     Lesson,
@@ -19,17 +20,21 @@ from gainful.train import (
     Question,
     Reading,
     Recipe,
+    Stop,
     Work,
     fine_tune,
     forget_words,
     missing,
     parity,
+    processes,
     read_prompts,
 )
 from gainful.train.card import card
 from gainful.train.extra import ON_RAY
+from gainful.train.folders import alone, sweep
 from gainful.train.jobs import Progress
 from gainful.train.orders import Fitted
+from gainful.train.parity import MOST_DIFFERENCE
 
 LESSON = Lesson(messages=({"role": "user", "content": "1 + 1"},), reply="2")
 has_extra = missing() is None
@@ -47,6 +52,39 @@ def test_packages_that_are_absent_or_too_old_are_named_with_the_line_that_instal
     sentence = str(missing({"no-such-thing": "2.0", "msgspec": "99.1"}))
     assert sentence.startswith("training needs no-such-thing and finds msgspec ")
     assert sentence.endswith("too old; run `pip install 'gainful[train]'`")
+
+
+def test_what_nobody_has_asked_for_in_a_month_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folders = {name: cache_folder() / name for name in ("training/old", "training/busy", "training/new", "answers/old")}
+    for name, folder in folders.items():
+        (folder / "checkpoint-1").mkdir(parents=True)
+        (folder / "checkpoint-1" / "whole.json").write_text("{}")
+        (folder / "answer.json").write_text("{}")
+        (folder / "lock").touch()
+        asked = 1e9 if name.endswith("new") else 1e9 - 31 * 86400.0
+        os.utime(folder / "lock", (asked, asked))
+
+    with (folders["training/busy"] / "lock").open() as busy:
+        fcntl.flock(busy, fcntl.LOCK_EX)
+        sweep(1e9)
+
+    left = {str(path.parent.relative_to(cache_folder())) for path in cache_folder().glob("*/*/answer.json")}
+    assert left == {"training/busy", "training/new"}
+    assert [path.name for path in folders["training/old"].iterdir()] == ["lock"]
+
+
+def test_what_is_stopped_before_it_begins_begins_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process does the same work; who waits for it is stopped."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    stop, folder = Stop(), tmp_path / "work"
+    folder.mkdir()
+    stop.set()
+
+    with (folder / "lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Stopped, match="training was stopped"), alone(folder, stop):
+            pass
 
 
 def test_words_that_are_kept_are_forgotten_but_for_what_is_under_way(
@@ -102,11 +140,9 @@ def test_rewards_need_someone_who_gives_them() -> None:
         fine_tune(asked, "a/base", Limits())
 
 
-@pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")
-@pytest.mark.skipif(missing(ON_RAY) is not None, reason="without the extra `ray` that is what is said first")
 def test_no_worker_of_rays_is_no_training() -> None:
     with pytest.raises(TrainError, match="0 workers of Ray's cannot train anything; take 1 or more"):
-        fine_tune(Work(base="b", material=(LESSON,)), "a/base", Limits(processes=OnRay(0)))
+        processes("ray:0")
 
 
 @pytest.mark.skipif(not has_extra, reason="without the extra `train` that is what is said first")
@@ -125,13 +161,30 @@ def test_each_prompt_has_its_reply() -> None:
 @pytest.mark.parametrize(("others", "holds"), [(0, True), (1, True), (2, False)])
 def test_parity_holds_when_95_of_100_greedy_answers_are_equal(others: int, holds: bool) -> None:
     trained = [Reading(greedy="7", logprobs=(-1.0, -2.0))] * 20
-    served = [Reading(greedy="8", logprobs=(-1.5, -2.0))] * others + [Reading(greedy=" 7\n")] * (20 - others)
+    same = [Reading(greedy=" 7\n", logprobs=(-1.0, -2.0))] * (20 - others)
+    served = [Reading(greedy="8", logprobs=(-1.5, -2.0))] * others + same
 
     seen = parity(trained, served)
 
     assert seen.holds is holds
     assert seen.agreement == 1 - others / 20
-    assert seen.largest_difference == (0.5 if others else None)  # the others' logprobs are unknown, not equal
+    assert seen.largest_difference == (0.5 if others else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("apart", "without", "holds"),
+    [(MOST_DIFFERENCE - 0.01, 0, True), (MOST_DIFFERENCE + 0.01, 0, False), (0.0, 9, True), (0.0, 10, False)],
+)
+def test_parity_holds_where_most_replies_are_about_as_likely(apart: float, without: int, holds: bool) -> None:
+    """*without*: of 20 replies so many came without log-probabilities, which are unknown then, not equal."""
+    trained = [Reading(greedy="7", logprobs=(0.0,))] * 20
+    served = [Reading(greedy="7", logprobs=(-apart,))] * (20 - without) + [Reading(greedy="7")] * without
+
+    seen = parity(trained, served)
+
+    assert seen.holds is holds
+    assert seen.compared == 20 - without
+    assert seen.agreement == 1.0
 
 
 def test_nothing_compared_is_no_parity() -> None:

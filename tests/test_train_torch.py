@@ -1,5 +1,6 @@
 """Training itself, on a llama of a few thousand weights: the same trainers, files and processes as on a real one."""
 
+import asyncio
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import msgspec
 import pytest
 
 from gainful.core import TrainError
+from gainful.loop.trainer import BaseTrainer
 from gainful.models.adapters import find_adapter, trained_on
 from gainful.train import (
     Lesson,
@@ -33,6 +35,7 @@ from gainful.train import (
     read_prompts,
     sample_replies,
 )
+from gainful.train.orders import Sample
 
 pytestmark = [
     pytest.mark.slow,
@@ -122,11 +125,15 @@ def test_a_worker_that_is_killed_is_one_sentence(base: Path, apart: Path) -> Non
     wanted = work(epochs=2000.0)
 
     def kill(step: Progress) -> None:
+        if step.step < 2:
+            return  # the first checkpoint comes after it
         for process in Path("/proc").glob("[0-9]*/cmdline"):
             if str(apart / wanted.id) in _read(process):
                 os.kill(int(process.parent.name), signal.SIGKILL)
 
-    with pytest.raises(TrainError, match="the trainer was killed, as a machine without memory does; ask again"):
+    with pytest.raises(
+        TrainError, match="the trainer was killed, as a machine without memory does; ask again and it goes on"
+    ):
         fine_tune(wanted, base, LIMITS, watch=kill)
 
 
@@ -142,14 +149,65 @@ def test_time_that_is_up_ends_training_with_what_there_is_and_more_time_goes_on(
     assert short.adapter.sha256 != long.adapter.sha256
 
 
-def test_a_step_that_is_not_finite_is_not_taken(base: Path) -> None:
-    trained = fine_tune(work(learning_rate=1e30, epochs=8.0), base, LIMITS)
+def test_where_a_step_is_not_finite_the_weights_are_the_last_with_which_one_was(base: Path) -> None:
+    """The first step has a learning rate of 0, the second spoils the weights, so the third is no number."""
+    wanted = work(learning_rate=1e30, epochs=8.0)
+    prompts, replies = [one.messages for one in lessons(16)], [one.reply for one in lessons(16)]
 
-    weights = (find_adapter(trained.adapter) / "adapter_model.safetensors").read_bytes()
-    assert trained.stopped == "nan"
-    assert 0 < len(trained.steps) < 32
-    assert b"NaN" not in msgspec.json.encode(trained)
-    assert _all_finite(weights)
+    trained = fine_tune(wanted, base, LIMITS)
+
+    folder = find_adapter(trained.adapter)
+    assert (trained.stopped, len(trained.steps)) == ("nan", 2)
+    assert _all_finite((folder / "adapter_model.safetensors").read_bytes())
+    tuned, plain = (read_prompts(where, base, prompts, replies, 0) for where in (folder, None))
+    assert [one.logprobs for one in tuned] == [one.logprobs for one in plain]  # nothing was learned in the first
+
+
+def test_where_nothing_was_learned_before_a_step_that_is_not_finite_it_is_said(base: Path) -> None:
+    """What the adapter adds is scaled by more than there are numbers for."""
+    with pytest.raises(TrainError, match=r"by step 1 the loss or the gradients are not finite at learning rate 0\.01"):
+        fine_tune(work(alpha=1e40), base, LIMITS)
+
+
+def test_a_worker_that_is_killed_while_its_replies_are_judged_is_one_sentence(base: Path, apart: Path) -> None:
+    questions = tuple(Question(messages=one.messages, case=one.case, max_tokens=8) for one in lessons(8))
+    settings = Recipe(method="grpo", rank=8, batch=8, samples=8, epochs=2.0)
+    wanted = Work(base="tiny", material=questions, recipe=settings)
+
+    def reward(case: str, replies: Sequence[str]) -> list[float]:
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            if str(apart / wanted.id) in _read(process):
+                os.kill(int(process.parent.name), signal.SIGKILL)
+        assert _gone(str(apart / wanted.id))
+        return [0.0] * len(replies)
+
+    with pytest.raises(TrainError, match="the trainer was killed, as a machine without memory does; free some memory"):
+        fine_tune(wanted, base, LIMITS, reward=reward)
+
+    assert not list(apart.rglob("order.json"))
+
+
+def test_a_training_that_is_cancelled_ends_at_once_and_keeps_its_checkpoint(base: Path, apart: Path) -> None:
+    """As Ctrl-C and a time limit do it; the loop waits for the thread that trains."""
+    wanted = work(epochs=2000.0)
+
+    async def cancelled() -> None:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        assert task is not None
+
+        def watch(step: Progress) -> None:
+            if step.step == 3:
+                loop.call_soon_threadsafe(task.cancel)
+
+        await BaseTrainer(base, LIMITS).fine_tune(wanted, watch, lambda case, replies: [])
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancelled())
+
+    assert _gone(str(apart / wanted.id))
+    assert [path.name for path in (apart / wanted.id).glob("checkpoint-*")] == ["checkpoint-1"]
+    assert not list(apart.rglob("order.json"))
 
 
 def test_training_stops_when_what_was_held_back_is_no_longer_learned(base: Path) -> None:
@@ -163,9 +221,35 @@ def test_training_stops_when_what_was_held_back_is_no_longer_learned(base: Path)
     assert len(trained.steps) < trained.steps[-1].steps
 
 
+def test_how_long_nothing_has_got_better_is_remembered_over_a_kill(
+    base: Path, apart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 36 lessons four a step: nine steps an epoch, and a checkpoint after each of them."""
+    noise = tuple(msgspec.structs.replace(one, reply=str(hash((n, 3)) % 97)) for n, one in enumerate(lessons(40)))
+    settings = Recipe(rank=8, alpha=32.0, batch=4, learning_rate=0.02, epochs=40.0, patience=2)
+    wanted = Work(base="tiny", material=noise, recipe=settings)
+    whole = fine_tune(wanted, base, LIMITS)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another cache"))
+
+    def stop(step: Progress) -> None:
+        if step.step == len(whole.steps) - 4:  # the last epoch's but one was no better, nor will this one be
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(wanted, base, LIMITS, watch=stop)
+    resumed = fine_tune(wanted, base, LIMITS)
+
+    assert resumed.steps == whole.steps
+    assert resumed.adapter == whole.adapter
+
+
 def test_too_little_memory_is_said_before_anything_is_loaded(base: Path) -> None:
     with pytest.raises(TrainError, match=r"training needs about 0\.5 GB of memory and 0\.1 GB are allowed; allow more"):
         fine_tune(work(), base, Limits(minutes=5.0, memory_bytes=100_000_000))
+    with pytest.raises(TrainError, match=r"training needs about \d\.\d GB of memory and 0\.1 GB are allowed"):
+        read_prompts(None, base, [lessons(1)[0].messages], memory_bytes=100_000_000)
+    with pytest.raises(TrainError, match=r"training needs about \d\.\d GB of memory and 0\.1 GB are allowed"):
+        sample_replies(None, base, [lessons(1)[0].messages], Sampling(1), memory_bytes=100_000_000)
 
 
 def test_preferences_make_the_right_reply_likelier_than_the_wrong_one(base: Path) -> None:
@@ -242,6 +326,28 @@ def test_a_disk_that_is_full_is_one_sentence_and_leaves_no_adapter(base: Path, a
     assert fine_tune(work(), base, LIMITS).stopped == ""
 
 
+def test_a_log_that_cannot_be_written_hides_no_failure(base: Path, tmp_path: Path) -> None:
+    """Its disk is full when torch objects to files that are none."""
+    (base.parent / "broken").mkdir(exist_ok=True)
+    order = Sample(base=str(base.parent / "broken"), prompts=(lessons(1)[0].messages,), how=Sampling(1))
+    (tmp_path / "order.json").write_bytes(msgspec.json.encode(order))
+
+    with (
+        Path("/dev/full").open("w") as full,
+        subprocess.Popen(
+            [sys.executable, "-m", "gainful.train.worker", tmp_path],
+            stdin=subprocess.PIPE,  # open until it has spoken: it would end with its parent
+            stdout=subprocess.PIPE,
+            stderr=full,
+        ) as worker,
+    ):
+        assert worker.stdout is not None
+        said = worker.stdout.read()
+
+    assert worker.returncode == 1
+    assert b'"type":"failed","sentence":"training broke off: ' in said
+
+
 def test_the_worker_ends_when_its_parent_dies(base: Path, apart: Path, tmp_path: Path) -> None:
     wanted = work(epochs=2000.0)
     (tmp_path / "work.json").write_bytes(msgspec.json.encode(wanted))
@@ -257,10 +363,12 @@ def test_what_the_trainer_reads_are_greedy_answers_and_the_likelihood_of_replies
     folder = find_adapter(trained.adapter)
     prompts, replies = [one.messages for one in lessons(16)], [one.reply for one in lessons(16)]
 
-    plain = read_prompts(None, base, prompts, replies, max_tokens=8)
+    heard: list[Progress] = []
+    plain = read_prompts(None, base, prompts, replies, max_tokens=8, watch=heard.append)
     tuned = read_prompts(folder, base, prompts, replies, max_tokens=8)
     again = read_prompts(folder, base, prompts, [one.greedy for one in tuned], max_tokens=8)
 
+    assert heard[0] == Progress(16, 16)  # replies, and then prompts of which the greedy answer is another one
     assert [len(one.logprobs) for one in tuned] == [len(reply) for reply in replies]
     gains = [sum(one.logprobs) - sum(other.logprobs) for one, other in zip(tuned, plain, strict=True)]
     assert fmean(gains) > 1.0
@@ -290,13 +398,15 @@ def test_replies_are_drawn_as_often_as_they_are_likely(base: Path) -> None:
     """The first token of 3,000 replies, where it is a whole character; the seed is given."""
     (prompt,) = [one.messages for one in lessons(1)]
 
-    drawn = sample_replies(None, base, [prompt, prompt], Sampling(1500, 1.0, max_tokens=1, seed=3))
+    heard: list[Progress] = []
+    drawn = sample_replies(None, base, [prompt, prompt], Sampling(1500, 1.0, max_tokens=1, seed=3), watch=heard.append)
     again = sample_replies(None, base, [prompt, prompt], Sampling(1500, 1.0, max_tokens=1, seed=3))
     other = sample_replies(None, base, [prompt, prompt], Sampling(1500, 1.0, max_tokens=1, seed=4))
     counts = Counter(reply for replies in drawn for reply in replies if reply and "\ufffd" not in reply)
     read = read_prompts(None, base, [prompt] * len(counts), list(counts), 0)
 
     assert drawn == again != other
+    assert [(one.step, one.steps) for one in heard] == [(1, 2), (2, 2)]
     assert len(counts) > 20
     for (reply, count), one in zip(counts.items(), read, strict=True):
         share = math.exp(one.logprobs[0])

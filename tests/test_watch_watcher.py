@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from adapters import gguf_header
 from canary_in_service import Way, tried
 from msgspec import structs
 from street import Clock, Street, working
@@ -26,6 +27,7 @@ from gainful.loop.replay import replay
 from gainful.loop.verify import verify
 from gainful.models import ScriptedModel
 from gainful.store import SQLiteStore, open_store
+from gainful.train import missing
 from gainful.watch import process, watcher
 from gainful.watch.budget import Budget, is_spent
 from gainful.watch.holder import is_dead, this_process
@@ -357,6 +359,17 @@ def test_weights_that_nobody_can_train_are_refused_before_anything_is_watched(
 
     with pytest.raises(TrainError, match="the weights of 'scripted' are not on this machine"):
         Watcher(task, workplace(store, street))
+
+
+@pytest.mark.skipif(missing() is not None, reason="without the extra `train` that is what is said first")
+def test_weights_that_take_more_memory_than_is_allowed_are_refused_likewise(
+    store: SQLiteStore, street: Street, tmp_path: Path
+) -> None:
+    base = gguf_header(tmp_path / "base.gguf", "llama", 1_000_000_000)
+    improving = structs.replace(street.task.improving, weights=True, train_base=base, train_memory=1.5)
+
+    with pytest.raises(TrainError, match=r"GB of memory and 1\.5 GB are allowed"):
+        Watcher(replace(street.task, improving=improving), workplace(store, street))
 
 
 # --- alarms, whoever starts again

@@ -46,8 +46,11 @@ class Teaching(Value, frozen=True):
 class Vetting(Value, frozen=True):
     """What an adapter showed before it was allowed to race.
 
-    ``parity`` is how far trainer and server agree; ``changed`` the share in [0, 1] of its prompts that the adapter
-    answers otherwise than its base.  ``guard`` is the mean change of log-likelihood a token, in nats, of the base's
+    ``parity`` is how far trainer and server agree, of a policy that is bound by a schema without it; ``bound`` how far
+    under it, where the trainer has no answers of its own and log-probabilities alone are compared (``None``: there is
+    no schema).  ``changed`` is the share in [0, 1] of its prompts that the adapter answers otherwise than its base,
+    both as they are served; ``base_difference`` is by how many nats a token what is served is apart from what the
+    trainer makes of the base.  ``guard`` is the mean change of log-likelihood a token, in nats, of the base's
     replies to unrelated prompts, with its lower bound ``guard_low``.  Of everyday facts the base knows the share
     ``facts`` (``None``: not asked), by which ``facts_change`` is more with the adapter, by ``facts_low`` at worst.
     ``refused`` says why it may not race; empty where it may.
@@ -61,6 +64,8 @@ class Vetting(Value, frozen=True):
     facts_change: float = 0.0
     facts_low: float = 0.0
     refused: str = ""
+    bound: Parity | None = None
+    base_difference: float | None = None
 
 
 class Taught(Value, frozen=True, tag="taught"):

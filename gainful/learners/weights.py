@@ -27,7 +27,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from gainful.answers.prompt import request
-from gainful.core import Case, Demo, Evidence, JsonObject, Once, Policy, Proposal, Rollout
+from gainful.core import Case, Demo, Evidence, JsonObject, Once, Policy, Proposal, Rollout, TrainError
 from gainful.learners.kinds import OTHER, kinds
 from gainful.learners.lessons import Chosen, Counts, choose, count, evened, pairs
 from gainful.learners.practice import Practice, reply
@@ -65,7 +65,10 @@ class Weights:
             if method == "distillation" and not is_longer(head):
                 continue  # there is nothing to leave out
             course = Course(self.name, method, self.workshop, self.teaching, evidence)
-            learned = await course.take(head)
+            try:
+                learned = await course.take(head)
+            except TrainError:
+                break  # the workshop has said why; what came before may race
             if learned is not None:
                 change = WORDS[method].format(n=course.learned_from)
                 proposals.append(Proposal(policy=learned, learner=self.name, change=change))

@@ -159,6 +159,16 @@ class Head(Value, frozen=True, tag="head"):
     errors: Errors = Errors()
 
 
+class Untrained(Value, frozen=True, tag="untrained"):
+    """Training has ended for this run, and why; what was found without it goes on.
+
+    ``usage`` is what learning weights had asked of the server until then.
+    """
+
+    reason: str
+    usage: Usage = Usage()
+
+
 class Unconfirmed(Value, frozen=True, tag="unconfirmed"):
     """The run ends without a confirmation, and why."""
 
@@ -240,7 +250,19 @@ class Finished(Value, frozen=True, tag="finished"):
 
 
 Event: TypeAlias = (
-    Started | Power | Baseline | Taught | Proposed | Rung | Head | Unconfirmed | Opened | Looked | Decided | Finished
+    Started
+    | Power
+    | Baseline
+    | Taught
+    | Untrained
+    | Proposed
+    | Rung
+    | Head
+    | Unconfirmed
+    | Opened
+    | Looked
+    | Decided
+    | Finished
 )
 
 

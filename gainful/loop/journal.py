@@ -34,6 +34,11 @@ class Journal:
         for watch in self._watchers:
             watch(event)
 
+    def ahead(self) -> Event | None:
+        """Return what this run wrote here when it was tried before, the next record; ``None`` where there is none."""
+        written = read_events(self._store, self.run)
+        return written[self._written] if len(written) > self._written else None
+
     def progress(self, step: str, done: int, total: int) -> None:
         """Say how far the running step has come; nothing is stored."""
         for watch in self._watchers:

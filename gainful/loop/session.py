@@ -178,6 +178,8 @@ async def _improve(
             found = _find(store, task, memo, model_spec, settings, learners)
             if found.finished:
                 return _told(found.run, read_events(store, found.run), watchers)
+            if trainer is not None:
+                trainer.check_memory(now=True)
             run = Run(
                 task=task,
                 champion=store.policy(found.spec["champion"]),

@@ -1,25 +1,22 @@
-"""The house in which a learner trains: it samples through the run's memo, judges by its checks, and vets what came.
+"""The house in which a learner trains: it samples, judges by the run's checks, trains, and vets what came of it.
 
-Guarantees: every call is remembered, so that a killed run samples nothing twice; a training is named by its work, so
-that it goes on from its checkpoint; nothing held out is in reach.  An adapter may race only where trainer and server
-agree on nearly all greedy answers (what is trained is what is served), where it answers something otherwise than its
-base, where what the base says to unrelated prompts has not become less likely by ``HARM``, and where of everyday facts
-not ``LOST`` are known no more.
+Guarantees: what was asked of the server or drawn by the trainer once is remembered, so that a killed run samples
+nothing twice; a training is named by its work, so that it goes on from its checkpoint; nothing held out is in reach;
+the calls stay within the search's half of the run's budget.  Where the trainer fails, that is written down and it is
+not asked again in this run: who resumes the run gets the same end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
-from statistics import fmean
 from typing import TypeVar
-
-from msgspec.structs import replace
 
 from gainful.answers.extract import extract
 from gainful.answers.prompt import request
 from gainful.core import (
-    Adapter,
     Answer,
     Attempt,
     Case,
@@ -37,23 +34,19 @@ from gainful.core import (
     message_text,
 )
 from gainful.engine.local import WINDOW, in_order
-from gainful.gate import lower_bound
 from gainful.learners.teaching import Taught, Vetting
 from gainful.loop.board import Board
-from gainful.loop.everyday import facts, unrelated
+from gainful.loop.events import Untrained
+from gainful.loop.everyday import unrelated
 from gainful.loop.run import Run
 from gainful.loop.trainer import Trainer, base_name
-from gainful.train import LEAST_AGREEMENT, Lesson, Parity, Progress, Reading, Sampling, Trained, Work, parity
+from gainful.loop.vetting import MOST_CALLS, Inspector, everyday
+from gainful.train import Hear, Lesson, Progress, Reading, Sampling, Trained, Work
+
+log = logging.getLogger("gainful.loop")
 
 SEEDS = 1_000_003  # between those of samples with other numbers
 LEAST_UNBOUND = 0.1  # of cases that are to be answered rightly without the schema, or the server draws with it
-PROMPTS = 200  # on which they are compared
-HARM = 0.2  # nats a token on unrelated replies: a perplexity a fifth higher
-MOST_CHANGE = 0.5  # nats a token that one unrelated reply counts for at most, either way
-GUARD_TOKENS = 48  # of each unrelated reply
-LOST = 0.1  # of everyday facts
-FACT_TOKENS = 24  # of an answer that is to name one
-LEVEL = 0.05  # of the bound on the change on unrelated replies
 
 Asked = TypeVar("Asked")
 
@@ -68,12 +61,30 @@ class Workshop:
         self.usage = Usage()
         self._run = run
         self._board = board
+        self._ended = ""  # why the trainer is not asked any more
+        self._rehearsed: list[Lesson] | None = None
 
-    @property
-    def _trainer(self) -> Trainer:
-        if self._run.trainer is None:
-            raise TrainError(f"nobody trains for task {self._run.task.name!r}; open the run with a trainer")
-        return self._run.trainer
+    @contextmanager
+    def _training(self) -> Iterator[Trainer]:
+        """Lend the trainer; where it fails, or failed here when the run was tried before, training ends."""
+        if self._ended:
+            raise TrainError(self._ended)
+        ahead = self._run.journal.ahead()
+        if isinstance(ahead, Untrained):
+            self.usage = ahead.usage
+            raise self._end(ahead.reason)
+        try:
+            if self._run.trainer is None:
+                raise TrainError(f"nobody trains for task {self._run.task.name!r}; open the run with a trainer")
+            yield self._run.trainer
+        except TrainError as error:
+            raise self._end(str(error)) from error
+
+    def _end(self, reason: str) -> TrainError:
+        self._ended = reason
+        self._run.journal.write(Untrained(reason=reason, usage=self.usage))
+        log.warning("no weights are learned any more in this run: %s", reason)
+        return TrainError(reason)
 
     @property
     def base(self) -> str:
@@ -86,6 +97,8 @@ class Workshop:
         The trainer draws, several times as fast as the server, and bound by no schema; where answers are no words and a
         schema is what makes them right, so that without it hardly a case was answered rightly, the server draws.
         """
+        with self._training():
+            self._check_budget()
         bodies = [request(policy, case, self._run.task.kind) for policy, case in asked]
         if not any("tools" in body for body in bodies):
             rollouts = await self._drawn(asked, bodies, samples, temperature)
@@ -103,7 +116,9 @@ class Workshop:
         first, _ = asked[0]
         seed = self._run.settings.seed + SEEDS * samples.start
         how = Sampling(len(samples), temperature, first.max_tokens, seed)
-        drawn = await self._trainer.sample(first.adapter, [body["messages"] for body in bodies], how)
+        prompts, hear = [body["messages"] for body in bodies], self._hear("practice cases answered by the trainer")
+        with self._training() as trainer:
+            drawn = await trainer.sample(first.adapter, prompts, how, hear)
         return [self._judged(case, policy, replies) for (policy, case), replies in zip(asked, drawn, strict=True)]
 
     async def _served_rollouts(
@@ -136,45 +151,44 @@ class Workshop:
         def reward(case: str, replies: Sequence[str]) -> list[float]:
             return [self._worth(cases[case], student, reply) for reply in replies]
 
-        def watch(progress: Progress) -> None:
-            self._run.journal.progress("training", progress.step, progress.steps)
-
-        return await self._trainer.fine_tune(work, watch, reward)
+        with self._training() as trainer:
+            return await trainer.fine_tune(work, self._hear("training"), reward)
 
     async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
-        """Compare trainer and server on the first *cases*, tuned and base, and guard unrelated prompts."""
-        bodies = self._bodies(policy, cases[:PROMPTS])
-        served = await self._served(bodies)
-        plain = await self._served(self._bodies(replace(policy, adapter=None), cases[:PROMPTS]))
-        prompts, replies = [body["messages"] for body in bodies], [one.greedy for one in served]
-        found = parity(await self._trainer.read(policy.adapter, prompts, replies, policy.max_tokens), served)
-        changed = fmean(one.greedy != other.greedy for one, other in zip(served, plain, strict=True))
-        changes = await self._unrelated(policy.adapter)
-        clipped = [max(-1.0, min(1.0, change / MOST_CHANGE)) for change in changes]
-        low = MOST_CHANGE * lower_bound(clipped, LEVEL, len(clipped))
-        known, lost = await self._facts(policy.adapter)
-        facts_low = lower_bound(lost, LEVEL, len(lost))
-        return Vetting(
-            parity=found,
-            changed=changed,
-            guard=fmean(changes),
-            guard_low=low,
-            facts=known,
-            facts_change=fmean(lost),
-            facts_low=facts_low,
-            refused=_refusal(found, changed, low, facts_low),
-        )
+        """Say whether the weights of *policy* may race, by its answers to practice *cases* and to everyday prompts."""
+        with self._training() as trainer:
+            return await Inspector(self._run, trainer, self._served).vet(policy, cases)
 
     def tell(self, taught: Taught) -> None:
         """Write down what came of a training."""
         self._run.journal.write(taught)
 
-    def _affordable(self, asked: Sequence[Asked], calls: int) -> Sequence[Asked]:
-        """Return as many of what is *asked*, at *calls* each, as half of the run's budget has left."""
+    def _hear(self, step: str) -> Hear:
+        def hear(progress: Progress) -> None:
+            self._run.journal.progress(step, progress.step, progress.steps)
+
+        return hear
+
+    def _left(self) -> int | None:
+        """Return how many calls half of the run's budget has left beside what vetting takes; ``None``: no budget."""
         budget = self._run.settings.budget_calls
-        if budget is None:
-            return asked
-        return asked[: max(0, budget // 2 - self._board.usage.calls - self.usage.calls) // calls]
+        spent = self._board.usage.calls + self.usage.calls
+        rehearsal = len(unrelated()[::2]) if self._rehearsed is None else 0
+        return None if budget is None else budget // 2 - spent - MOST_CALLS - rehearsal
+
+    def _check_budget(self) -> None:
+        """Raise ``TrainError`` where what may be learned could not be vetted any more, before anything is spent."""
+        left, budget = self._left(), self._run.settings.budget_calls
+        if budget is not None and left is not None and left < 0:
+            raise TrainError(
+                f"half of the budget of {budget} calls is for searching, and has {-left} too few left to vet what "
+                f"would be learned; give a budget of {budget - 2 * left} calls or more"
+            )
+
+    def _affordable(self, asked: Sequence[Asked], calls: int) -> Sequence[Asked]:
+        """Return as many of what is *asked*, at *calls* each, as the budget has left."""
+        left = self._left()
+        return asked if left is None else asked[: max(0, left) // calls]
 
     def _judged(self, case: Case, policy: Policy, replies: Sequence[str]) -> Rollout:
         """Return the replies to *case* as attempts; what they took is not known."""
@@ -193,14 +207,10 @@ class Workshop:
         """Return a reply's lowest score by the checks that learning may use; what nobody can tell is worth nothing."""
         return lowest(judge(self._run.task.checks, case, self._read(case, student, reply))) or 0.0
 
-    def _bodies(self, policy: Policy, cases: Sequence[Case]) -> list[JsonObject]:
-        """Return the requests for *cases*, free of any schema: the trainer knows of none."""
-        bodies = [request(policy, case, self._run.task.kind) for case in cases]
-        return [{k: v for k, v in body.items() if k != "response_format"} for body in bodies]
-
-    async def _served(self, bodies: Sequence[JsonObject]) -> list[Reading]:
-        """Ask the server; a request that it refuses has an empty reply."""
+    async def _served(self, bodies: Sequence[JsonObject], step: str) -> list[Reading]:
+        """Ask the server; a request that it refuses has an empty reply.  *step* says what for, beside the progress."""
         model = self._run.model
+        done: list[Reading] = []
 
         async def ask(body: JsonObject) -> Reading:
             try:
@@ -208,70 +218,27 @@ class Workshop:
             except RequestRefused:
                 return Reading("")
             self.usage += reply.usage
-            tokens = (reply.body["choices"][0].get("logprobs") or {}).get("content") or ()
-            return Reading(
-                message_text(reply.message).strip(), tuple(token["logprob"] for token in tokens if token["token"])
-            )
+            said = (reply.body["choices"][0].get("logprobs") or {}).get("content") or ()
+            tokens = [(token["token"], token["logprob"]) for token in said if token["token"]]
+            cut, logprobs = zip(*tokens, strict=True) if tokens else ((), ())
+            return Reading(message_text(reply.message).strip(), logprobs, cut=cut)
 
-        return [one async for one in in_order(map(ask, bodies), WINDOW * model.concurrency)]
+        async for one in in_order(map(ask, bodies), WINDOW * model.concurrency):
+            done.append(one)
+            self._run.journal.progress(step, len(done), len(bodies))
+        return done
 
     async def rehearsal(self) -> list[Lesson]:
         """Return what the base itself says to everyday prompts, none of which the guard asks.
 
         Learned along, it keeps a training from changing more than it should.
         """
-        prompts, replies = await self._everyday(unrelated()[::2])
-        return [
-            Lesson(tuple(prompt), reply, f"everyday {number}")
-            for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True))
-            if reply
-        ]
-
-    async def _everyday(self, asked: Sequence[str]) -> tuple[list[list[JsonObject]], list[str]]:
-        """Return prompts of these words, and the base's replies."""
-        prompts: list[list[JsonObject]] = [[{"role": "user", "content": words}] for words in asked]
-        bodies: list[JsonObject] = [{"messages": p, "max_tokens": GUARD_TOKENS, "temperature": 0} for p in prompts]
-        return prompts, [one.greedy for one in await self._served(bodies)]
-
-    async def _facts(self, adapter: Adapter | None) -> tuple[float, list[float]]:
-        """Return what share of everyday facts the base knows, and for each whether it was won (1) or lost (-1)."""
-        asked = facts()
-        replies = []
-        for policy in (Policy(max_tokens=FACT_TOKENS), Policy(max_tokens=FACT_TOKENS, adapter=adapter)):
-            cases = [Case(messages=({"role": "user", "content": fact.question},)) for fact in asked]
-            replies.append([one.greedy for one in await self._served(self._bodies(policy, cases))])
-        before, after = ([fact.is_in(reply) for fact, reply in zip(asked, some, strict=True)] for some in replies)
-        return fmean(before), [float(now) - float(once) for once, now in zip(before, after, strict=True)]
-
-    async def _unrelated(self, adapter: Adapter | None) -> list[float]:
-        """Return how much likelier a token the base's own replies to unrelated prompts have become, in nats."""
-        prompts, replies = await self._everyday(unrelated()[1::2])
-        tuned = await self._trainer.read(adapter, prompts, replies, 0)
-        base = await self._trainer.read(None, prompts, replies, 0)
-        return [
-            fmean(after.logprobs) - fmean(before.logprobs)
-            for after, before in zip(tuned, base, strict=True)
-            if after.logprobs
-        ]
-
-
-def _refusal(found: Parity, changed: float, low: float, facts_low: float) -> str:
-    """Say why an adapter may not race; nothing where it may."""
-    if not found.holds:
-        return (
-            f"server and trainer agree on {100 * found.agreement:.0f} % of prompts where {100 * LEAST_AGREEMENT:.0f} "
-            "are needed: what was trained is not what is served"
-        )
-    if changed == 0.0:
-        return "it answers every prompt as its base does: nothing was learned, or the server did not apply it"
-    if low < -HARM:
-        return (
-            f"replies to unrelated prompts may have become less likely by {-low:.2f} nats a token where {HARM} are "
-            "allowed; train with a smaller learning rate, or fewer epochs"
-        )
-    if facts_low < -LOST:
-        return (
-            f"{100 * -facts_low:.0f} of 100 everyday facts may be known no more where {100 * LOST:.0f} are allowed; "
-            "train with a smaller learning rate, or fewer epochs"
-        )
-    return ""
+        if self._rehearsed is None:
+            bodies = everyday(unrelated()[::2])
+            replies = await self._served(bodies, "everyday prompts")
+            self._rehearsed = [
+                Lesson(tuple(body["messages"]), reply.greedy, f"everyday {number}")
+                for number, (body, reply) in enumerate(zip(bodies, replies, strict=True))
+                if reply.greedy
+            ]
+        return self._rehearsed

@@ -104,11 +104,10 @@ def _settle(ready: Path, place: Path, aside: Path) -> None:
 
 
 def _is_whole(place: Path, ready: Path) -> bool:
-    """Whether *place* holds all that *ready* has."""
+    """Whether *place* holds all that *ready* has, the weights as they are named and as llama.cpp reads them."""
     try:
-        return gguf_digest(place / WEIGHTS) == place.name and all(
-            (place / name).is_file() for name in (CONFIG, GGUF) if (ready / name).is_file()
-        )
+        same = not (ready / GGUF).is_file() or gguf_digest(place / GGUF) == gguf_digest(ready / GGUF)
+        return same and gguf_digest(place / WEIGHTS) == place.name and (place / CONFIG).is_file()
     except OSError:
         return False
 

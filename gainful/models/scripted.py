@@ -26,7 +26,8 @@ class ScriptedModel:
     An answer is a text, a message (``{"role": ..., "content": ...}``) or a whole reply body (it has
     ``choices``).  ``failing`` holds the numbers of the calls, counted from 0, that raise ``ModelError`` in
     place of an answer.  ``delay_s`` is waited before each answer.  ``calls`` holds every body asked, in
-    order.  Usage counts words split at white space.
+    order.  Usage counts words split at white space.  Where ``logprobs`` are asked for, a text is one token of
+    which the model is sure.
 
     >>> import asyncio
     >>> model = ScriptedModel(lambda body, sample: body["messages"][-1]["content"].upper())
@@ -114,12 +115,13 @@ def _reply_body(body: JsonObject, answer: str | JsonObject) -> JsonObject:
         return answer
     message = answer if isinstance(answer, dict) else {"role": "assistant", "content": answer}
     prompt, completion = _words(body.get("messages", ())), _words([message])
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if "tool_calls" in message else "stop"}
+    if body.get("logprobs") and message.get("content"):
+        choice["logprobs"] = {"content": [{"token": message["content"], "logprob": 0.0}]}
     return {
         "object": "chat.completion",
         "model": "scripted",
-        "choices": [
-            {"index": 0, "message": message, "finish_reason": "tool_calls" if "tool_calls" in message else "stop"}
-        ],
+        "choices": [choice],
         "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
     }
 

@@ -11,13 +11,12 @@ Leaves to others: the same on other servers, whose vocabulary is not known here.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from gainful.core import JsonObject, ModelNotFound
-from gainful.models.gguf import MAGIC
+from gainful.core import JsonObject
+from gainful.models.gguf import damaged, read_header
 
 SHOWN = ("messages", "tools", "chat_template_kwargs")  # members of a request that its prompt is made of
 PARTING = "\u200b"  # a zero-width space: in no mark, and in nothing that is seen
@@ -25,10 +24,6 @@ NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # kinds of tokens, as GGUF num
 ENDING = re.compile(
     r"<[|｜].+[|｜]>|</?s>|<(?:end|start)_of_\w+>"
 )  # llama.cpp takes these for marks, whatever their kind
-
-_SIMPLE = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-_LONGEST = 1 << 28  # bytes of one value; a vocabulary takes some megabytes
 
 
 class Specials:
@@ -41,11 +36,11 @@ class Specials:
     @classmethod
     def of(cls, path: Path) -> Specials:
         """Read them from the GGUF file at *path*; raises ``ModelNotFound`` where its header cannot be read."""
+        metadata = read_header(path).metadata
         try:
-            with path.open("rb") as file:
-                return cls(_marks(_metadata(file)))
-        except (OSError, struct.error, ValueError, KeyError) as error:
-            raise ModelNotFound(f"{path} cannot be loaded: its header is damaged ({error}); fetch it again") from error
+            return cls(_marks(metadata))
+        except (ValueError, TypeError) as error:
+            raise damaged(path, error) from error
 
     def part(self, body: JsonObject) -> JsonObject:
         """Return *body* with every mark in its texts parted, itself where there is none."""
@@ -83,45 +78,3 @@ def _marks(metadata: JsonObject) -> Iterator[str]:
             continue
         if kind == CONTROL or ENDING.fullmatch(token) or (kind == USER_DEFINED and token.startswith(("<", "["))):
             yield token
-
-
-# --- the header of a GGUF file (specification: ggml/docs/gguf.md)
-
-
-def _metadata(file: BinaryIO) -> JsonObject:
-    """Return the key-value pairs of the header."""
-    magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
-    if magic != MAGIC or version < 2:
-        raise ValueError(f"GGUF version {version}; 2 and later are known")
-    return dict(_pair(file) for _ in range(count))
-
-
-def _pair(file: BinaryIO) -> tuple[str, Any]:
-    return _string(file), _value(file, _number(file, "I"))
-
-
-def _value(file: BinaryIO, kind: int) -> Any:
-    if kind == _STRING:
-        return _string(file)
-    if kind != _ARRAY:
-        return _number(file, _SIMPLE[kind])
-    inner, count = _number(file, "I"), _number(file, "Q")
-    if inner in (_STRING, _ARRAY):
-        return [_value(file, inner) for _ in range(count)]
-    return list(struct.unpack(f"<{count}{_SIMPLE[inner]}", _read(file, count * struct.calcsize(_SIMPLE[inner]))))
-
-
-def _string(file: BinaryIO) -> str:
-    return _read(file, _number(file, "Q")).decode(errors="replace")
-
-
-def _number(file: BinaryIO, form: str) -> Any:
-    size = struct.calcsize(f"<{form}")
-    return struct.unpack(f"<{form}", _read(file, size))[0]
-
-
-def _read(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size) if size <= _LONGEST else b""
-    if len(data) != size:
-        raise ValueError(f"a value of {size} bytes that is not there")
-    return data

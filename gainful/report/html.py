@@ -98,7 +98,10 @@ def render(events: Sequence[Event], title: str, receipt: ReceiptSummary | None) 
             receipt=receipt,
             receipt_path=_receipt_path(story, receipt),
             candidates=list(_candidates(story.rounds)),
-            trainings=[(training.facts(taught), plots.training(taught)) for taught in story.trainings],
+            trainings=[
+                *((training.facts(taught), plots.training(taught)) for taught in story.trainings),
+                *((training.ending(event), None) for event in [story.untrained] if event),
+            ],
             races=[(round, plots.race(round)) for round in story.rounds],
             proofs=[(shown, plots.confirmation(shown)) for shown in story.confirmations],
             errors=list(_errors(story)),

@@ -24,6 +24,7 @@ from gainful.loop.events import (
     Standing,
     Started,
     Unconfirmed,
+    Untrained,
 )
 from gainful.report import words
 
@@ -75,6 +76,7 @@ class Story:
     power: Power | None = None
     baseline: Baseline | None = None
     trainings: list[Taught] = field(default_factory=list)
+    untrained: Untrained | None = None
     rounds: list[Round] = field(default_factory=list)
     confirmations: list[Confirmation] = field(default_factory=list)
     unconfirmed: Unconfirmed | None = None
@@ -126,6 +128,8 @@ def tell(events: Iterable[Event]) -> Story:
                 story.confirmations.append(Confirmation(event))
             case Looked() | Decided():
                 _confirm(story, event)
+            case Untrained():
+                story.untrained = event
             case Unconfirmed():
                 story.unconfirmed = event
             case Finished():

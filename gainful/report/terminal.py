@@ -35,6 +35,7 @@ from gainful.loop.events import (
     Rung,
     Started,
     Unconfirmed,
+    Untrained,
 )
 from gainful.report import training, words
 from gainful.report.progress import Bar
@@ -78,6 +79,8 @@ class Terminal:
                 self._baseline(event)
             case Taught():
                 self._taught(event)
+            case Untrained():
+                self._untrained(event)
             case Proposed():
                 self._proposed(event)
             case Rung():
@@ -160,6 +163,10 @@ class Terminal:
     def _taught(self, event: Taught) -> None:
         self._title("A training of the model's own weights")
         self._facts(*training.facts(event))
+
+    def _untrained(self, event: Untrained) -> None:
+        self._title("No weights are learned any more")
+        self._facts(*training.ending(event))
 
     def _proposed(self, event: Proposed) -> None:
         if event.round != self._round:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from gainful.learners.teaching import Taught
+from gainful.loop.events import Untrained
 from gainful.report import words
+from gainful.train import FEWEST_PROMPTS, Parity
 
 LARGE_SHARE = 0.5  # from which one answer among the lessons is worth a warning
 STOPS = {
     "": "to the last step",
     "early": "until the held-back part got worse",
     "time": "until its time was up",
-    "nan": "until its loss was no number",
+    "nan": "until its loss was no number, and then back to the last good weights; a smaller learning rate goes on",
 }
+
+
+def ending(event: Untrained) -> list[tuple[str, str]]:
+    """Return in such pairs why no weights are learned any more in a run."""
+    return [
+        ("training ended", words.sentence(event.reason)),
+        ("the rest", "What was found without it goes on.  A run with another seed, or other limits, trains again."),
+    ]
 
 
 def facts(taught: Taught) -> list[tuple[str, str]]:
@@ -39,8 +49,7 @@ def facts(taught: Taught) -> list[tuple[str, str]]:
         found.append(
             (
                 "served as trained",
-                f"server and trainer agree on {100 * vetting.parity.agreement:.1f} % of {vetting.parity.prompts} "
-                f"prompts, word for word on {100 * vetting.parity.identical:.1f} %; "
+                f"{_agreement(vetting.parity)}{_bound(vetting.bound)}; "
                 f"{words.percent(vetting.changed)} are answered otherwise than before",
             )
         )
@@ -61,6 +70,26 @@ def facts(taught: Taught) -> list[tuple[str, str]]:
             )
     found.append(("it", words.sentence(_outcome(taught))))
     return found
+
+
+def _agreement(found: Parity) -> str:
+    all_of_them = "" if found.prompts >= FEWEST_PROMPTS else ", all that there are"
+    return (
+        f"server and trainer agree on {100 * found.agreement:.1f} % of {words.count(found.prompts, 'prompt')}"
+        f"{all_of_them}, word for word on {100 * found.identical:.1f} %, {_difference(found)}"
+    )
+
+
+def _difference(found: Parity) -> str:
+    if found.mean_difference is None:
+        return "no log-probabilities to compare"
+    compared = "" if found.compared == found.prompts else f" where {found.compared} could be compared"
+    return f"{found.mean_difference:.3f} nats a token apart{compared}"
+
+
+def _bound(found: Parity | None) -> str:
+    """Say how a policy that is bound by a schema was compared."""
+    return f"; that is without the schema, and under it they are {_difference(found)}" if found else ""
 
 
 def _outcome(taught: Taught) -> str:

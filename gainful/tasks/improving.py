@@ -26,7 +26,8 @@ class Improving(Value, frozen=True):
     there are several.  ``probes`` cases are begun in every ``probe_hours``, evenly spread, each asked three times, that
     many hours apart: ``3 * probes`` calls.  With
     ``weights`` the model's own weights are learned too, where prompts have nothing left that helps; those of a model
-    that a server serves are ``train_base``, a folder or a model on the hub.
+    that a server serves are ``train_base``, a folder or a model on the hub.  One training takes ``train_minutes`` and
+    ``train_memory`` GB at most (``None``: what is free).
     """
 
     after_errors: int = 20
@@ -49,6 +50,8 @@ class Improving(Value, frozen=True):
     canaries: tuple[str, ...] = ()
     weights: bool = False
     train_base: str = ""
+    train_minutes: float = 30.0
+    train_memory: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("shadow", "holdback"):
@@ -76,6 +79,10 @@ class Improving(Value, frozen=True):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < float("inf"):
                 raise TaskError(f"improve.{name} is {value!r}; it must be a number of hours above 0")
+        if not 0.0 < self.train_minutes < float("inf"):
+            raise TaskError(f"improve.train_minutes is {self.train_minutes!r}; it must be a number of minutes above 0")
+        if self.train_memory is not None and not 0.0 < self.train_memory < float("inf"):
+            raise TaskError(f"improve.train_memory is {self.train_memory!r}; it must be a number of GB above 0")
         if not all(canary.strip() for canary in self.canaries):
             raise TaskError("improve.canaries has an empty text, which every request holds; take it out")
         for name, pattern in self.critical.items():

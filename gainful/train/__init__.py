@@ -4,8 +4,12 @@ Importing this package imports no torch; the extra ``train`` brings it to the wo
 there).
 """
 
+from gainful.train.answers import read_prompts, sample_replies
 from gainful.train.extra import missing
+from gainful.train.folders import forget_words
+from gainful.train.headers import check_family
 from gainful.train.jobs import (
+    Hear,
     Launched,
     Lesson,
     Limits,
@@ -17,16 +21,19 @@ from gainful.train.jobs import (
     Question,
     Reading,
     Recipe,
+    Reward,
     Sampling,
     Trained,
     Work,
     processes,
 )
-from gainful.train.parity import LEAST_AGREEMENT, Parity, parity
-from gainful.train.process import fine_tune, forget_words, read_prompts, sample_replies
+from gainful.train.parity import FEWEST_PROMPTS, Parity, parity
+from gainful.train.stop import Stop
+from gainful.train.training import fine_tune
 
 __all__ = [
-    "LEAST_AGREEMENT",
+    "FEWEST_PROMPTS",
+    "Hear",
     "Launched",
     "Lesson",
     "Limits",
@@ -39,9 +46,12 @@ __all__ = [
     "Question",
     "Reading",
     "Recipe",
+    "Reward",
     "Sampling",
+    "Stop",
     "Trained",
     "Work",
+    "check_family",
     "fine_tune",
     "forget_words",
     "missing",

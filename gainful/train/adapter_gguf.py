@@ -11,6 +11,8 @@ import numpy
 from safetensors.numpy import load_file
 
 from gainful.core import TrainError
+from gainful.models.gguf import read_header
+from gainful.train.headers import FAMILY, check_family
 
 PREFIX = "base_model.model."  # PEFT's, before the names of the base's own layers
 TURNED = {"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"}
@@ -22,17 +24,12 @@ def write_adapter_gguf(adapter: Path, alpha: float, base: Path, to: Path) -> Non
 
     Raises ``TrainError`` for a base whose layers are arranged in a way that is not known here.
     """
-    header = gguf.GGUFReader(base)
-    family = _value(header, "general.architecture")
-    if family != "llama":
-        raise TrainError(
-            f"{base} is of the family {family!r}, whose adapters are not known here as GGUF; train on a model of the "
-            "family llama, or on its Hugging Face folder and serve that with vLLM"
-        )
-    blocks = _value(header, f"{family}.block_count")
+    check_family(str(base))
+    header = read_header(base).metadata
+    blocks = header[f"{FAMILY}.block_count"]
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, blocks)
     scratch = to.with_name(to.name + ".new")
-    writer = gguf.GGUFWriter(scratch, family)
+    writer = gguf.GGUFWriter(scratch, FAMILY)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
@@ -45,7 +42,7 @@ def write_adapter_gguf(adapter: Path, alpha: float, base: Path, to: Path) -> Non
             )
         turned = TURNED.get(theirs.rpartition(".")[2])
         if turned and side == "lora_B":
-            weights = _in_pairs(weights, _value(header, f"{family}.{turned}"))
+            weights = _in_pairs(weights, header[f"{FAMILY}.{turned}"])
         writer.add_tensor(f"{theirs}.weight.{side.lower()}", numpy.ascontiguousarray(weights, dtype=numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -58,7 +55,3 @@ def _in_pairs(weights: Any, heads: int) -> Any:
     """Return the rows of each head, two halves in torch, as neighbouring pairs."""
     rows, rank = weights.shape
     return weights.reshape(heads, 2, rows // heads // 2, rank).swapaxes(1, 2).reshape(rows, rank)
-
-
-def _value(header: Any, key: str) -> Any:
-    return header.get_field(key).contents()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from gainful.core import JsonObject, TrainError
 from gainful.models.files import cache_folder
 from gainful.models.gguf import check_gguf, gguf_digest
 from gainful.models.specials import Specials
+from gainful.train.device import has_bfloat16
+from gainful.train.headers import is_gguf
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,17 @@ class Reader:
         parted = self.specials.part({"messages": [text]})["messages"][0]
         return [*self.tokenizer(parted, add_special_tokens=False)["input_ids"], self.end]
 
+    def cut_reply(self, text: str, pieces: Sequence[str]) -> list[int]:
+        """Return the tokens of a reply as it was cut into *pieces*; as ``reply`` cuts it where not all are known."""
+        if not pieces or "".join(pieces).strip() != text.strip():
+            return self.reply(text)
+        tokens = [self.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in pieces]
+        return [*(token for (token,) in tokens), self.end] if all(len(one) == 1 for one in tokens) else self.reply(text)
+
     def text(self, tokens: list[int]) -> str:
         """Return what *tokens* say up to the reply's end."""
         said = tokens[: tokens.index(self.end)] if self.end in tokens else tokens
         return str(self.tokenizer.decode(said, skip_special_tokens=True))
-
-
-def has_bfloat16() -> bool:
-    """Whether this machine computes in bfloat16, which takes half the time and memory of float32."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def load_model(source: str, *, exact: bool = False) -> Any:
@@ -72,11 +75,6 @@ def load_reader(source: str, base: str) -> Reader:
         raise TrainError(f"{base} has no chat template, so nobody knows how it reads a conversation; take another base")
     specials = Specials.of(Path(base)) if is_gguf(base) else Specials(tokenizer.all_special_tokens)
     return Reader(tokenizer, specials, _end(tokenizer))
-
-
-def is_gguf(base: str) -> bool:
-    """Whether *base* is a file; folders and names on the hub are torch's own."""
-    return Path(base).is_file()
 
 
 def torch_source(base: str) -> str:

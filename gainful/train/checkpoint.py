@@ -56,3 +56,10 @@ def last_checkpoint(folder: Path, processes: Processes | None) -> Checkpoint | N
         else:
             shutil.rmtree(path)
     return found[max(found)] if found else None
+
+
+def was_killed(folder: Path) -> str:
+    """Say that the work in *folder* was killed, and what asking for it again does."""
+    goes_on = any(folder.glob(f"checkpoint-*/{MARK}"))
+    again = "ask again and it goes on from its checkpoint" if goes_on else "free some memory and ask again"
+    return f"the trainer was killed, as a machine without memory does; {again}"

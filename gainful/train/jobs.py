@@ -7,6 +7,7 @@ checkpoint and its result: a process that was killed is asked the same again and
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -106,6 +107,10 @@ class OnRay(Value, frozen=True, tag="ray"):
 
     workers: int
 
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise TrainError(f"{self.workers} workers of Ray's cannot train anything; take 1 or more")
+
 
 Processes: TypeAlias = Launched | OnRay
 
@@ -139,7 +144,10 @@ class Limits(Value, frozen=True):
 
 
 class Progress(Value, frozen=True, tag="progress"):
-    """A step of ``steps``, its loss (``None``: not known) and its mean reward (GRPO)."""
+    """A step of ``steps``, its loss (``None``: not known) and its mean reward (GRPO).
+
+    Of sampling and reading, which have no steps: how many of how many prompts are done.
+    """
 
     step: int
     steps: int
@@ -151,7 +159,8 @@ class Progress(Value, frozen=True, tag="progress"):
 class Trained(Value, frozen=True, tag="trained"):
     """What came of a piece of work: the adapter (kept in the adapters' folder) and what it took.
 
-    ``stopped`` says why it ended before its last step: ``early`` (the held-back loss rose), ``time``, ``nan``.
+    ``stopped`` says why it ended before its last step: ``early`` (the held-back loss rose), ``time``, ``nan`` (a step
+    that was no number: the weights are the last with which loss and gradients were).
     """
 
     work: str
@@ -163,14 +172,25 @@ class Trained(Value, frozen=True, tag="trained"):
     stopped: Literal["", "early", "time", "nan"] = ""
 
 
+Hear: TypeAlias = Callable[[Progress], None]
+"""Who is told how far something has come."""
+
+Reward: TypeAlias = Callable[[str, Sequence[str]], Sequence[float]]
+"""What replies to a case, named by its id, are worth: one number each, in [0, 1]."""
+
+
 class Reading(Value, frozen=True, tag="reading"):
     """A prompt as the trainer reads and answers it: its greedy reply, and the log-likelihood of a given reply.
 
     ``logprobs`` are natural logarithms, one a token of the given reply as the trainer's tokenizer cuts it.  ``behind``
-    says by how many nats the given reply is less likely than the trainer's own where the two first part: 0.0 where they
-    are the same, ``None`` where none was given.
+    says by how many nats a token of the given reply is less likely than the likeliest in its place, at most: 0.0 where
+    the reply is the trainer's own, ``None`` where none was given.
+
+    Of a server's reading ``logprobs`` are of its own greedy reply, and ``cut`` is that reply in tokens as it cut it:
+    under a schema another way than anybody would cut the whole text.
     """
 
     greedy: str
     logprobs: tuple[float, ...] = ()
     behind: float | None = None
+    cut: tuple[str, ...] = ()

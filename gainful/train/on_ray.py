@@ -20,6 +20,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
 from gainful.core import TrainError
+from gainful.train.folders import ORDER
 from gainful.train.jobs import OnRay
 from gainful.train.orders import Failed, FineTune, order_from
 from gainful.train.worker import Line, carry_out, listen, own_output
@@ -28,7 +29,7 @@ from gainful.train.worker import Line, carry_out, listen, own_output
 def main(folder: Path) -> int:
     """Carry out the order in *folder* by Ray's workers; return the status to end with."""
     out = own_output()
-    order = order_from((folder / "order.json").read_bytes())
+    order = order_from((folder / ORDER).read_bytes())
     assert isinstance(order, FineTune)
     assert isinstance(order.processes, OnRay)
     ray.init(include_dashboard=False, log_to_driver=False)
@@ -78,7 +79,7 @@ def _train(config: dict[str, Any]) -> None:
     """What each of Ray's workers runs."""
     folder, said, answers = Path(config["folder"]), config["said"], config["answers"]
     line = Line(said.put, answers.get, is_first=ray.train.get_context().get_world_rank() == 0)
-    if not (folder / "order.json").is_file():
+    if not (folder / ORDER).is_file():
         line.say(
             Failed(sentence=f"{folder} is not seen by all of Ray's machines; set XDG_CACHE_HOME to a shared place")
         )

@@ -27,13 +27,18 @@ class FineTune(Value, frozen=True, tag="fine-tune"):
 
 
 class Read(Value, frozen=True, tag="read"):
-    """Answer ``prompts`` greedily with at most ``max_tokens`` each, and say how likely ``replies`` are."""
+    """Answer ``prompts`` greedily with at most ``max_tokens`` each, and say how likely ``replies`` are.
+
+    ``cuts`` are the replies in tokens, as whoever gave them cut them.
+    """
 
     base: str
     prompts: tuple[tuple[JsonObject, ...], ...]
     replies: tuple[str, ...] | None = None
+    cuts: tuple[tuple[str, ...], ...] | None = None
     max_tokens: int = 64
     adapter: str = ""
+    memory_bytes: int | None = None
 
 
 class Sample(Value, frozen=True, tag="sample"):
@@ -43,6 +48,7 @@ class Sample(Value, frozen=True, tag="sample"):
     prompts: tuple[tuple[JsonObject, ...], ...]
     how: Sampling
     adapter: str = ""
+    memory_bytes: int | None = None
 
 
 Order: TypeAlias = FineTune | Read | Sample
@@ -93,8 +99,6 @@ class Failed(Value, frozen=True, tag="failed"):
 
     sentence: str
 
-
-WAS_KILLED = "the trainer was killed, as a machine without memory does; ask again and it goes on from its checkpoint"
 
 Said: TypeAlias = Progress | Ask | Fitted | Readings | Sampled | Ended | Failed
 

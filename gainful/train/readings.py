@@ -7,19 +7,23 @@ by the worker alone: this module imports torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
 
+from gainful.core import TrainError
 from gainful.train.base import Reader, load_model
-from gainful.train.jobs import Reading, Sampling
+from gainful.train.device import check_room, element_bytes, shape_of
+from gainful.train.jobs import Hear, Progress, Reading, Sampling
+from gainful.train.memory import answering_bytes
 from gainful.train.orders import Read, Readings
 from gainful.train.sampling import answers
 from gainful.train.tree import tree
 
-TOKENS_AT_ONCE = 2048
+READ_AT_ONCE = 2048  # tokens
 
 
 class Likelihood(NamedTuple):
@@ -29,31 +33,42 @@ class Likelihood(NamedTuple):
     behind: list[float]
 
     def falls_behind(self, max_tokens: int) -> float:
-        """Return by how much the first token does that is not the likeliest; a reply may be cut at *max_tokens*."""
-        return next((gap for gap in self.behind[: max_tokens or None] if gap > 0.0), 0.0)
+        """Return by how much any of its tokens does, at most; a reply may be cut at *max_tokens*."""
+        return max(self.behind[: max_tokens or None])
 
 
-def read(order: Read, source: str, reader: Reader) -> Readings:
+def read(order: Read, source: str, reader: Reader, hear: Hear) -> Readings:
     """Return one reading a prompt of *order*.
 
     A reply whose every token is the likeliest is the greedy answer, which one pass over it shows; only the others'
-    prompts are answered token by token.
+    prompts are answered token by token.  Raises ``TrainError`` where a likelihood is no number.
     """
-    model = load_model(source, exact=not torch.cuda.is_available())
+    is_exact = not torch.cuda.is_available()
+    prompts = [reader.prompt(messages) for messages in order.prompts]
+    given = order.replies or ()
+    cuts = order.cuts or ((),) * len(given)
+    replies = [reader.cut_reply(reply, cut) for reply, cut in zip(given, cuts, strict=True)]
+    labels = min(READ_AT_ONCE, sum(map(len, replies)))
+    nodes = READ_AT_ONCE + max(map(len, (*prompts, *replies)))
+    check_room(answering_bytes(shape_of(source), element_bytes(exact=is_exact), nodes, labels), order.memory_bytes)
+    model = load_model(source, exact=is_exact)
     if order.adapter:
         model = PeftModel.from_pretrained(model, order.adapter, autocast_adapter_dtype=False).to(model.dtype)
     model.eval()
     if torch.cuda.is_available():
         model.to("cuda")
-    prompts = [reader.prompt(messages) for messages in order.prompts]
-    given = order.replies or ()
     with torch.inference_mode():
-        likelihoods = list(_likelihoods(model, prompts, [reader.reply(reply) for reply in given]))
+        likelihoods = list(_likelihoods(model, prompts, replies, hear))
+        if not all(math.isfinite(one) for likelihood in likelihoods for one in likelihood.logprobs):
+            raise TrainError(
+                f"by {order.adapter or order.base} a reply is as likely as no number says: its weights are spoilt; "
+                "train again with a lower learning rate"
+            )
         behind = [one.falls_behind(order.max_tokens) for one in likelihoods]
         known = {one: given[one] for one, gap in enumerate(behind) if not gap}
         asked = [one for one in range(len(prompts)) if one not in known] if order.max_tokens else []
         how = Sampling(samples=1, temperature=0.0, max_tokens=order.max_tokens)
-        made = answers(model, reader, [prompts[one] for one in asked], how) if asked else []
+        made = answers(model, reader, [prompts[one] for one in asked], how, hear) if asked else []
     greedy = known | {one: answer for one, (answer,) in zip(asked, made, strict=True)}
     readings = []
     for one in range(len(prompts)):
@@ -64,7 +79,9 @@ def read(order: Read, source: str, reader: Reader) -> Readings:
     return Readings(readings=tuple(readings))
 
 
-def _likelihoods(model: Any, prompts: Sequence[list[int]], replies: Sequence[list[int]]) -> Iterator[Likelihood]:
+def _likelihoods(
+    model: Any, prompts: Sequence[list[int]], replies: Sequence[list[int]], hear: Hear
+) -> Iterator[Likelihood]:
     """Yield the likelihood of each reply, its end among the tokens, in order."""
     lengths = [len(prompts[one]) + len(reply) for one, reply in enumerate(replies)]
     for together in _batches(lengths):
@@ -78,6 +95,7 @@ def _likelihoods(model: Any, prompts: Sequence[list[int]], replies: Sequence[lis
         for row in range(len(together)):
             mine = owners == row
             yield Likelihood(chosen[mine].tolist(), behind[mine].tolist())
+        hear(Progress(together[-1] + 1, len(replies)))
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -85,7 +103,7 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     together: list[int] = []
     total = 0
     for one, length in enumerate(lengths):
-        if together and total + length > TOKENS_AT_ONCE:
+        if together and total + length > READ_AT_ONCE:
             yield together
             together, total = [], 0
         together.append(one)

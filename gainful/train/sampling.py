@@ -16,22 +16,27 @@ import torch
 from peft import PeftModel
 
 from gainful.train.base import Reader, load_model
-from gainful.train.jobs import Sampling
+from gainful.train.device import check_room, element_bytes, shape_of
+from gainful.train.jobs import Hear, Progress, Sampling
+from gainful.train.memory import answering_bytes
 from gainful.train.orders import Sample, Sampled
 
 REPLIES_AT_ONCE = 128  # under way: twice as many are hardly faster
-TOKENS_AT_ONCE = 2048  # that their replies may come to together: each is looked at by all
+REPLIED_AT_ONCE = 2048  # tokens that their replies may come to together: each is looked at by all
 PROMPTS_AT_ONCE = 512  # tokens of prompts read in one go, for the same reason
 FEW_LEFT, TIMES_AS_LONG = 1 / 8, 2  # the last replies are cut off when they are so few, and so much longer than others
 SHORTEST_STEM = 16  # tokens that prompts share, from which it pays to read them once
 
 
-def sample(order: Sample, source: str, reader: Reader) -> Sampled:
+def sample(order: Sample, source: str, reader: Reader, hear: Hear) -> Sampled:
     """Return ``how.samples`` replies a prompt of *order*; the same order gives the same replies on the same machine.
 
     The adapter is merged into the base, which rounds it to the base's precision and is three times as fast: what is
     sampled only has to be worth checking.
     """
+    prompts = [reader.prompt(one) for one in order.prompts]
+    nodes = max(map(len, prompts)) + PROMPTS_AT_ONCE + REPLIED_AT_ONCE
+    check_room(answering_bytes(shape_of(source), element_bytes(), nodes, REPLIES_AT_ONCE), order.memory_bytes)
     model = load_model(source)
     if order.adapter:
         model = PeftModel.from_pretrained(model, order.adapter).merge_and_unload()
@@ -39,7 +44,7 @@ def sample(order: Sample, source: str, reader: Reader) -> Sampled:
     if torch.cuda.is_available():
         model.to("cuda")
     with torch.inference_mode():
-        return Sampled(replies=tuple(answers(model, reader, [reader.prompt(one) for one in order.prompts], order.how)))
+        return Sampled(replies=tuple(answers(model, reader, prompts, order.how, hear)))
 
 
 class Stem(NamedTuple):
@@ -49,7 +54,9 @@ class Stem(NamedTuple):
     cache: Any
 
 
-def answers(model: Any, reader: Reader, prompts: Sequence[list[int]], how: Sampling) -> list[tuple[str, ...]]:
+def answers(
+    model: Any, reader: Reader, prompts: Sequence[list[int]], how: Sampling, hear: Hear
+) -> list[tuple[str, ...]]:
     """Return ``how.samples`` replies to each of *prompts*; the likeliest token each time where the temperature is 0."""
     random = torch.Generator(model.device).manual_seed(how.seed)
     replies: list[tuple[str, ...]] = []
@@ -60,6 +67,7 @@ def answers(model: Any, reader: Reader, prompts: Sequence[list[int]], how: Sampl
             replies += [
                 tuple(map(reader.text, made[start : start + how.samples])) for start in range(0, len(made), how.samples)
             ]
+            hear(Progress(len(replies), len(prompts)))
     return replies
 
 
@@ -88,7 +96,7 @@ def _shared(one: Sequence[int], other: Sequence[int]) -> int:
 
 def _groups(prompts: Sequence[list[int]], begun: int, how: Sampling) -> Iterator[list[list[int]]]:
     """Yield the prompts in their order, as many at once as are to be answered together."""
-    most = max(1, min(REPLIES_AT_ONCE, TOKENS_AT_ONCE // how.max_tokens) // how.samples)
+    most = max(1, min(REPLIES_AT_ONCE, REPLIED_AT_ONCE // how.max_tokens) // how.samples)
     group: list[list[int]] = []
     tokens = 0
     for prompt in prompts:

@@ -20,12 +20,12 @@ from torch.distributed.tensor import DTensor
 T = TypeVar("T")
 
 
-def count() -> int:
+def processes() -> int:
     """Return how many processes train together, as their launcher says."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def count_here() -> int:
+def processes_here() -> int:
     """Return how many of them share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 

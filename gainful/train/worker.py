@@ -25,9 +25,10 @@ import msgspec
 from gainful.core import GainfulError
 from gainful.models.adapters import CONFIG, GGUF, WEIGHTS
 from gainful.train.card import card
+from gainful.train.checkpoint import was_killed
+from gainful.train.folders import LOG, ORDER
 from gainful.train.jobs import Progress
 from gainful.train.orders import (
-    WAS_KILLED,
     Ask,
     Ended,
     Failed,
@@ -113,15 +114,16 @@ def main(folder: Path) -> int:
 
 def carry_out(folder: Path, line: Line) -> int:
     """Carry out the order in *folder* and say on *line* what comes of it; return 0 where it went well."""
-    order = order_from((folder / "order.json").read_bytes())
+    order = order_from((folder / ORDER).read_bytes())
     try:
         _carry_out(order, folder, line)
     except GainfulError as error:
         line.say(Failed(sentence=str(error)))
         return 1
     except Exception as error:  # noqa: BLE001 - torch, TRL and PEFT raise what they like; the parent must hear of it
-        traceback.print_exc()
         line.say(Failed(sentence=_sentence(error, folder)))
+        with suppress(OSError):  # the log lies on the disk that may be full
+            traceback.print_exc()
         return 1
     line.say(Ended(peak_memory_bytes=_peak_memory_bytes()))
     return 0
@@ -130,11 +132,11 @@ def carry_out(folder: Path, line: Line) -> int:
 def _carry_out(order: Order, folder: Path, line: Line) -> None:
     import torch
 
-    from gainful.train.together import count_here
+    from gainful.train.together import processes_here
 
     if not torch.cuda.is_available():
         _step_back()
-        torch.set_num_threads(max(1, _cores() // count_here()))
+        torch.set_num_threads(max(1, _cores() // processes_here()))
     from gainful.train.base import load_reader, torch_source
 
     source = torch_source(order.base)
@@ -149,11 +151,11 @@ def _carry_out(order: Order, folder: Path, line: Line) -> None:
     elif isinstance(order, Sample):
         from gainful.train.sampling import sample
 
-        line.say(sample(order, source, reader))
+        line.say(sample(order, source, reader, line.tell))
     else:
         from gainful.train.readings import read
 
-        line.say(read(order, source, reader))
+        line.say(read(order, source, reader, line.tell))
 
 
 def _step_back() -> None:
@@ -166,7 +168,7 @@ def _step_back() -> None:
 def _finish(order: FineTune, fitted: Fitted, adapter: Path) -> None:
     """Put beside the weights in *adapter* what llama.cpp reads, and the model card."""
     from gainful.train.adapter_gguf import write_adapter_gguf
-    from gainful.train.base import is_gguf
+    from gainful.train.headers import is_gguf
 
     if is_gguf(order.base):
         alpha = json.loads((adapter / CONFIG).read_text())["lora_alpha"]
@@ -175,14 +177,14 @@ def _finish(order: FineTune, fitted: Fitted, adapter: Path) -> None:
 
 
 def _sentence(error: Exception, folder: Path) -> str:
-    log = folder / "worker.log"
+    log = folder / LOG
     full = FULL.search(str(error))
     if full:
         return f"{folder} cannot be written: {full.group()}; free some space and ask again"
     if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
-        return f"training ran out of memory; take a smaller batch or rank, or a machine with more (see {log})"
+        return f"training ran out of memory; take a smaller base, batch or rank, or a machine with more (see {log})"
     if DIED.search(str(error)):
-        return WAS_KILLED  # had it failed by itself, it would have said so first
+        return was_killed(folder)  # had it failed by itself, it would have said so first
     first = str(error).strip().splitlines() or [""]
     return f"training broke off: {type(error).__name__}: {first[0]} (see {log})"
 

@@ -24,6 +24,7 @@ from gainful.loop.trainer import trainer_for
 from gainful.store import Banked, Lease, MemoModel, Store
 from gainful.store import Run as StoredRun
 from gainful.tasks import Task
+from gainful.tasks.improving import Improving
 from gainful.watch.budget import Budget, MeteredModel
 from gainful.watch.repairs import choose, examples
 from gainful.watch.selection import select
@@ -79,8 +80,7 @@ class Learning:
         self._place = place
         self._budget = budget
         self._learners = learners
-        base = task.improving.train_base or None
-        self._teaching = Teaching(base=base) if task.improving.weights else None
+        self._teaching = _teaching(task.improving) if task.improving.weights else None
         self._trainer = trainer_for(task, self._model, self._teaching)
         self._reason: Reason | None = None
         self._not_before = 0.0
@@ -230,3 +230,12 @@ def told_by(cases: Sequence[Banked]) -> dict[str, list[str]]:
         if banked.case.target is not None and banked.target_key != banked.key:
             found.setdefault(banked.target_key, []).append(banked.id)
     return found
+
+
+def _teaching(improving: Improving) -> Teaching:
+    memory = improving.train_memory
+    return Teaching(
+        base=improving.train_base or None,
+        minutes=improving.train_minutes,
+        memory_bytes=None if memory is None else int(memory * 1e9),
+    )
