@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 BIN := .venv/bin
-SHARED := $(addprefix benchmarks/,peers.py figures.py servers.py soak.py street.py)
+SHARED := $(addprefix benchmarks/,callers.py figures.py peers.py servers.py soak.py street.py workbench.py)
 BENCHMARKS := $(filter-out $(SHARED),$(wildcard benchmarks/*.py))
 
 export PIP_NO_INPUT := 1
@@ -31,7 +31,7 @@ check: lint
 test: lint browser postgres .venv/.train
 	$(BIN)/pytest
 
-bench: .venv/.dev
+bench: .venv/.train
 	@for script in $(BENCHMARKS); do \
 	    echo "== $$script"; \
 	    $(BIN)/python $$script || exit 1; \

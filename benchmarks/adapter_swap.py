@@ -13,7 +13,8 @@ the same length, so a difference in time is none of the words.  Lost is every re
 policy that was in service, failed-open ones among them.  Memory is the proportional share (PSS) of all processes of
 the server, engines included, so that the base's file, which several map, counts once.
 
-Each repeat starts a server anew: one that has had the adapter keeps its engine for a while.
+Each repeat starts a server anew: one that has had the adapter keeps its engine for a while.  What is finished lies in
+out/adapter_swap and is not repeated; delete it to begin anew.
 
     python benchmarks/adapter_swap.py [--rate 5] [--seconds 60] [--repeats 3]
 """
@@ -315,8 +316,15 @@ def main() -> None:
     parser.add_argument("--warm-up-s", type=float, default=10.0, help="not counted, unless something is lost")
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    publish("adapter_swap", list(figures([one_repeat(chosen) for _ in range(chosen.repeats)], chosen.rate)))
+    work = RESULTS.parent / "adapter_swap"
+    work.mkdir(parents=True, exist_ok=True)
+    swaps: list[Swap] = []
+    for number in range(chosen.repeats):
+        known = work / f"{chosen.rate:g}-{chosen.seconds:g}-{chosen.warm_up_s:g}-{number}.json"
+        if not known.exists():
+            known.write_bytes(msgspec.json.encode(one_repeat(chosen)))
+        swaps.append(msgspec.json.decode(known.read_bytes(), type=Swap))
+        publish("adapter_swap", list(figures(swaps, chosen.rate)))  # what there is so far
 
 
 if __name__ == "__main__":

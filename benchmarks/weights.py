@@ -1,12 +1,13 @@
 """Weights learned from the model's own verified answers: is it knowledge?
 
-Five tasks of reasoning-gym, the embedded model, the product's own loop with ``--weights``.  Evaluated on cases that
-were fixed first and whose questions are never sampled: the untouched model, the best policy before any training (which
-shows own verified answers as demos), and each adapter, asked the bare question; strictly (the reply is the answer) and
-leniently (the last number or word of the reply is it).  Beside it the same with the replies shuffled within each kind
-of question, and the best constant answer.
+Five tasks of reasoning-gym, the embedded model, the product's own loop with ``--weights --train-control``.  Evaluated
+on cases that were fixed first and whose questions are never sampled: the untouched model, the best policy before any
+training (which shows own verified answers as demos), and each adapter, asked the bare question; strictly (the reply is
+the answer) and leniently (the last number or word of the reply is it).  Beside it the same training with the replies of
+other cases of their kind, and the best constant answer; with ``--shuffled`` all rounds are so from the first.
 
-What has finished lies in out/weights and is not run again.
+Minutes are of work by the clock, in a cache of this benchmark's own.  What was stopped goes on from out/weights, and
+what has finished there is not run again; another version of the code begins anew.
 
     python benchmarks/weights.py [--seeds 3] [--rounds 8] [--shuffled]
 """
@@ -16,8 +17,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,16 +27,17 @@ from typing import Any, TypeAlias
 from figures import RESULTS, Figure, accuracy, gain, publish
 from inside.five_gyms import GYMS, OfFive, five_gyms, gym_of
 from msgspec.structs import replace
+from workbench import Clock, code_version, improved, own_cache, trained_at
 
-from gainful.core import Answer, Case, Policy, Text
+from gainful.core import Answer, Case, Policy, Text, digest
 from gainful.engine.local import Engine
 from gainful.learners import Demos, Formats
 from gainful.learners.teaching import Taught, Teaching
-from gainful.loop import session
-from gainful.loop.events import Event, Finished, Head, Progress, Proposed
+from gainful.loop.events import Event, Finished, Head, Proposed
 from gainful.loop.run import Halving, Settings
 from gainful.models import connect
 from gainful.store import MemoModel, SQLiteStore
+from gainful.tasks import Task
 
 DEV, PRACTICE, EVALUATED = 24, 600, 60  # of each gym
 WORK = RESULTS.parent / "weights"
@@ -46,25 +48,15 @@ Run: TypeAlias = dict[str, dict[str, Any]]
 """Of each policy of a run: after how many minutes it was there (``None``: unknown), and what it gets right by gym."""
 
 
-class Clock:
-    """When each record was written, in seconds since the run began."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.records: list[tuple[float, Event]] = []
-
-    def __call__(self, event: Event | Progress) -> None:
-        if not isinstance(event, Progress):
-            self.records.append((time.monotonic() - self.began, event))
-            print(f"{self.records[-1][0]:7.0f} s  {told(event)}", flush=True)
-
-
 def told(event: Event) -> str:
     match event:
         case Taught():
             trained = event.trained
             took = f"{trained.seconds:.0f} s, {trained.tokens} tokens, stopped {trained.stopped!r}" if trained else ""
-            return f"taught {event.counts} material {event.material} {took} {event.vetting} {event.refused}"
+            what = f"control of {event.control_of[:8]}" if event.control_of else f"round {event.round}"
+            return (
+                f"{what}: {event.counts} material {event.material} {took} {event.dev} {event.vetting} {event.refused}"
+            )
         case Proposed():
             return f"proposed {event.label} {event.proposal.learner}: {event.proposal.change}"
         case Head():
@@ -104,44 +96,66 @@ def constant(cases: tuple[Case, ...]) -> dict[str, list[tuple[bool, bool]]]:
 
 
 def one_seed(seed: int, chosen: argparse.Namespace) -> Run:
-    """Return what one run brought; a run that has finished is read from its file."""
-    name = f"{'shuffled' if chosen.shuffled else 'own'}-{seed}"
-    store, finished = WORK / f"{name}.db", WORK / f"{name}.json"
-    if finished.is_file():
-        return dict(json.loads(finished.read_text()))
-    task, cases = five_gyms(DEV, PRACTICE, EVALUATED, seed)
+    """Return what one run brought; what was evaluated already is read from its file."""
+    folder = WORK / f"{'shuffled' if chosen.shuffled else 'own'}-{seed}-{settings_key(chosen)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    store, file = folder / "run.db", folder / "evaluated.json"
+    own_cache(folder)
+    task, cases = five_gyms(DEV, PRACTICE, chosen.evaluated, seed)
     teaching = Teaching(
         rounds=chosen.trainings,
         cases=chosen.cases,
         samples=chosen.samples,
         minutes=chosen.train_minutes,
+        control=not chosen.shuffled,
         shuffled=chosen.shuffled,
     )
     settings = Settings(
-        seed=seed, rounds=chosen.rounds, halving=Halving((10, 30, 60)), fresh_cases=300, teaching=teaching
+        seed=seed, rounds=chosen.rounds, halving=Halving(tuple(chosen.rungs)), fresh_cases=300, teaching=teaching
     )
-    clock = Clock()
-    session.improve(task, "embedded", store, settings, (Formats(), Demos()), (clock,))
-    policies: dict[str, tuple[float | None, Policy]] = {"untouched": (None, task.baseline)}
-    proposed = {e.label: e.proposal for _, e in clock.records if isinstance(e, Proposed)}
-    for at, event in clock.records:
-        if isinstance(event, Head) and event.label and proposed[event.label].learner != "weights":
-            policies["demos"] = (at, proposed[event.label].policy)  # the last one: before any training
-        if isinstance(event, Taught) and event.trained is not None:
-            number = 1 + sum(name.startswith("training") for name in policies)
-            is_vetted = event.vetting is not None  # of the rounds before it is told when the next one has ended
-            policies[f"training {number}"] = (
-                at if is_vetted else None,
-                replace(task.baseline, adapter=event.trained.adapter),
-            )
-    found: Run = {"constant": {"right": constant(cases)}}
-    for label, (at, policy) in policies.items():
+    clock = improved(task, store, settings, (Formats(), Demos()), told)
+    found: Run = json.loads(file.read_text()) if file.exists() else {"constant": {"right": constant(cases)}}
+    for label, (minutes, policy) in policies_of(clock, task).items():
+        if label in found:
+            continue
         right = asyncio.run(graded(store, policy, cases))
-        found[label] = {"minutes": None if at is None else at / 60, "right": {gym: [] for gym in GYMS}}
+        found[label] = {"minutes": minutes, "right": {gym: [] for gym in GYMS}}
         for case, one in zip(cases, right, strict=True):
             found[label]["right"][gym_of(case)].append(one)
-        print(label, at, {gym: sum(strict for strict, _ in ones) for gym, ones in found[label]["right"].items()})
-    finished.write_text(json.dumps(found))
+        print(label, minutes, {gym: sum(strict for strict, _ in ones) for gym, ones in found[label]["right"].items()})
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(found))
+        part.replace(file)
+    return found
+
+
+def settings_key(chosen: argparse.Namespace) -> str:
+    """Return a name for what the rows of a run depend on, beside its seed."""
+    asked = [chosen.rounds, chosen.trainings, chosen.cases, chosen.samples, chosen.train_minutes]
+    return f"{digest([*asked, chosen.evaluated, list(chosen.rungs)])[:8]}-{code_version()}"
+
+
+def policies_of(clock: Clock, task: Task) -> dict[str, tuple[float | None, Policy]]:
+    """Return the policies to evaluate, each with the minutes after which it was there (``None``: not known)."""
+    found: dict[str, tuple[float | None, Policy]] = {"untouched": (None, task.baseline)}
+    proposed = {event.label: event.proposal for _, event in clock.records if isinstance(event, Proposed)}
+    for at_s, event in clock.records:
+        if isinstance(event, Head) and event.label and proposed[event.label].policy.adapter is None:
+            found["demos"] = (at_s / 60, proposed[event.label].policy)  # the last one without weights
+    trained = [(event, event.trained) for _, event in clock.records if isinstance(event, Taught) and event.trained]
+    moments = {done.work: trained_at(done.work) for _, done in trained}
+    trained.sort(key=lambda one: (moments[one[1].work] or 0.0, one[0].round))
+    number = 0
+    for event, done in trained:
+        moment = moments[done.work]
+        minutes = None if moment is None else clock.at(moment) / 60
+        number += not event.control_of
+        label = "replies of other cases" if event.control_of else f"training {number}"
+        found[label] = (minutes, replace(task.baseline, adapter=done.adapter))
+    ends = [event.policy for _, event in clock.records if isinstance(event, Head)]
+    best = next((one.policy for one in proposed.values() if ends and one.policy.id == ends[-1]), task.baseline)
+    if best.adapter is not None:
+        found["the best on dev"] = (None, best)
     return found
 
 
@@ -157,7 +171,7 @@ def figures(runs: Sequence[Run]) -> Iterator[Figure]:
         for gym in GYMS:
             yield from accuracy(label, gym, [[strict for strict, _ in run[label]["right"][gym]] for run in runs])
     for label in labels if "demos" in labels else ():
-        if label.startswith("training"):
+        if label.startswith(("training", "the best")):
             both = ([[strict for strict, _ in all_of(run[one])] for run in runs] for one in (label, "demos"))
             yield from gain(f"{label} against demos", *both)
 
@@ -177,11 +191,16 @@ def main() -> None:
         "--samples", type=int, default=Teaching().samples, help="of a case of which nothing comes right"
     )
     parser.add_argument("--train-minutes", type=float, default=5.0)
-    parser.add_argument("--shuffled", action="store_true")
+    parser.add_argument("--rungs", type=int, nargs="+", default=(10, 30, 60), help="dev cases at each step of a race")
+    parser.add_argument("--evaluated", type=int, default=EVALUATED, help="cases of each gym")
+    parser.add_argument("--shuffled", action="store_true", help="all rounds learn from the replies of other cases")
     chosen = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    runs = [one_seed(seed, chosen) for seed in range(chosen.first, chosen.first + chosen.seeds)]
-    publish("weights_shuffled" if chosen.shuffled else "weights", list(figures(runs)))
+    os.environ.setdefault("GAINFUL_ADAPTERS", str(WORK / "adapters"))
+    runs: list[Run] = []
+    for seed in range(chosen.first, chosen.first + chosen.seeds):
+        runs.append(one_seed(seed, chosen))
+        publish("weights_shuffled" if chosen.shuffled else "weights", list(figures(runs)))  # what there is so far
 
 
 if __name__ == "__main__":

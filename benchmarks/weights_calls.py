@@ -1,10 +1,13 @@
 """Tool calls: weights on top of the best prompt, and the long prompt distilled into weights.
 
-BFCL's one-call cases of both categories, the embedded model, the product's own loop three times over on one store:
+BFCL's one-call cases of both categories, the embedded model, the product's own loop three times over:
 
 1. the main job, as ``gainful demo`` does it: prompts, formats and demos;
-2. ``--weights``: the champion answers practice cases many times, and a student learns what the checks verify;
+2. ``--weights --train-control``: the champion answers practice cases many times, and a student learns what the checks
+   verify; beside it, the same training with the replies of other cases;
 3. ``--weights --cheaper``: what the champion says in service becomes the weights of a student that is asked bare.
+
+The second and the third each begin from the store as the first has left it, so from the same champion.
 
 Half of all cases were set apart first, by their digest, and copies of a case with them; nothing here learns from them,
 races on them or confirms by them.  On these the baseline, the champion of the main job and both students answer
@@ -15,7 +18,9 @@ Without ``--key`` learning goes by BFCL's checks that read no answer key (the fo
 says what it says), as on traffic; with it the key judges practice and dev as well.
 
 *ms a request* is by the clock of single requests, one after the other, the policies taking turns: the machine must be
-quiet.  What was stopped goes on from out/weights_calls, where finished runs are not run again; delete it to begin anew.
+quiet.  Minutes are of work by the clock, in a cache of this benchmark's own.  What was stopped goes on from
+out/weights_calls, where finished runs are not run again, until the code is another.  A student that may not race is
+missing among the rows; *students* says so.
 
     taskset -c 1 python benchmarks/weights_calls.py [--key] [--seed 0] [--train-minutes 15]
 """
@@ -24,7 +29,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import contextlib
+import os
+import sqlite3
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,16 +39,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from figures import RESULTS, Figure, accuracy, gain, publish
-from weights import Clock
+from msgspec.structs import replace
+from workbench import code_version, improved, own_cache
 
 from gainful.checks import AnswerKey
-from gainful.core import Attempt, Case, Check, Policy
+from gainful.core import Attempt, Case, Check, Policy, digest
 from gainful.engine.local import Engine
 from gainful.learners import LEARNERS
 from gainful.learners.teaching import Taught, Teaching
-from gainful.loop import session
 from gainful.loop.events import Finished, Proposed
-from gainful.loop.journal import read_events
 from gainful.loop.run import Cheaper, Halving, Settings
 from gainful.models import connect
 from gainful.store import MemoModel, SQLiteStore, open_store
@@ -49,6 +55,7 @@ from gainful.tasks import Split, Task, divide, load, make_task
 from gainful.tasks.bfcl import CATEGORIES
 
 WORK = RESULTS.parent / "weights_calls"
+PROMPTS = "prompts"
 APART = Split(dev=0.5, seed=1)  # what it calls dev is set apart
 LEARNED_FROM = Split(dev=0.6, seed=0)  # of the rest
 RUNGS = (8, 20, 64)  # as the demo has them; dev cases that no race uses are practice
@@ -68,46 +75,60 @@ def bfcl(chosen: argparse.Namespace) -> tuple[Task, tuple[Case, ...]]:
 
 @dataclass
 class Found:
-    """What the three runs came to: policies by name, and what is to be said of each."""
+    """What the three runs came to: policies by name, and what is to be said of each run."""
 
     policies: dict[str, Policy]
     promoted: dict[str, bool] = field(default_factory=dict)
     minutes: dict[str, float] = field(default_factory=dict)
+    students: dict[str, int] = field(default_factory=dict)
 
 
-def searched(task: Task, store: Path, chosen: argparse.Namespace) -> Found:
-    """Run the main job and both trainings, each from the champion that the store has then."""
-    weights = Teaching(("rejection",), cases=chosen.cases, samples=chosen.samples, minutes=chosen.train_minutes)
+def searched(task: Task, folder: Path, chosen: argparse.Namespace) -> Found:
+    """Run the main job, and both trainings from the champion that it comes to."""
+    weights = Teaching(
+        ("rejection",), cases=chosen.cases, samples=chosen.samples, minutes=chosen.train_minutes, control=True
+    )
     bare = Teaching(("distillation",), cases=chosen.cases, minutes=chosen.train_minutes)
     common = {"seed": chosen.seed, "halving": Halving(rungs=tuple(chosen.rungs))}
     runs = {
-        "prompts": (Settings(**common, rounds=chosen.rounds), LEARNERS),
+        PROMPTS: (Settings(**common, rounds=chosen.rounds), LEARNERS),
         "weights": (Settings(**common, rounds=1, teaching=weights), ()),
         "distilled": (Settings(**common, rounds=1, teaching=bare, cheaper=Cheaper(margin=chosen.margin)), ()),
     }
     found = Found({"the baseline": task.baseline})
-    done = store.with_suffix(".json")
-    told = json.loads(done.read_text()) if done.exists() else {}
     for name, (settings, learners) in runs.items():
-        if name not in told:
-            clock = Clock()
-            result = session.improve(task, "embedded", store, settings, learners, (clock,))
-            told[name] = {"run": result.run, "minutes": clock.records[-1][0] / 60}
-            done.write_text(json.dumps(told))
-        found.minutes[name] = told[name]["minutes"]
-        with open_store(store) as opened:
-            events = read_events(opened, told[name]["run"])
-            finished = events[-1]
-            assert isinstance(finished, Finished)  # a run that returned ends so
-            found.promoted[name] = finished.promoted
-            if name == "prompts":
+        store = folder / name / "run.db"
+        if not store.exists():
+            store.parent.mkdir(parents=True, exist_ok=True)
+            if name != PROMPTS:
+                _copy(folder / PROMPTS / "run.db", store)
+        clock = improved(task, store, settings, learners)
+        events = [event for _, event in clock.records]
+        finished = events[-1]
+        assert isinstance(finished, Finished)  # a run that returned ends so
+        found.minutes[name] = clock.records[-1][0] / 60
+        found.promoted[name] = finished.promoted
+        if name == PROMPTS:
+            with open_store(store) as opened:
                 found.policies[name] = opened.policy(finished.champion)
-        if name != "prompts":
-            students = [event.proposal.policy for event in events if isinstance(event, Proposed)]
-            refused = [event.refused for event in events if isinstance(event, Taught)]
-            print(f"{name}: {len(students)} students; refused: {refused}", file=sys.stderr)
-            found.policies.update((name, student) for student in students)
+            continue
+        students = [event.proposal.policy for event in events if isinstance(event, Proposed)]
+        taught = [event for event in events if isinstance(event, Taught)]
+        found.students[name] = len(students)
+        print(f"{name}: {len(students)} students; refused: {[one.refused for one in taught]}", file=sys.stderr)
+        found.policies.update((name, student) for student in students)
+        for control in (one.trained for one in taught if one.control_of and one.trained and students):
+            found.policies[f"{name}, replies of others"] = replace(students[-1], adapter=control.adapter)
     return found
+
+
+def _copy(store: Path, to: Path) -> None:
+    """Copy a store that nobody has open; what is half copied is not there."""
+    part = to.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(store)) as source, contextlib.closing(sqlite3.connect(part)) as target:
+        source.backup(target)
+    part.replace(to)
 
 
 async def answered(store: Path, task: Task, policy: Policy, cases: Sequence[Case]) -> list[Attempt]:
@@ -154,12 +175,14 @@ def figures(found: Found, attempts: dict[str, list[Attempt]], took_ms: dict[str,
             deciles = statistics.quantiles(took_ms[name], n=10)
             yield Figure(name, "ms a request", "ms", len(took_ms[name]), (statistics.median(took_ms[name]),))
             yield Figure(name, "ms a request, p10, p90", "ms", len(took_ms[name]), (deciles[0], deciles[-1]))
-        if name in found.promoted:
-            yield Figure(name, "promoted", "", 1, (float(found.promoted[name]),))
-            yield Figure(name, "its run", "min", 1, (found.minutes[name],))
         if name != "the baseline":
-            before = "the baseline" if name == "prompts" else "prompts"
+            before = "the baseline" if name == PROMPTS else PROMPTS
             yield from gain(f"{name} over {before}", [right[name]], [right[before]])
+    for name, minutes in found.minutes.items():
+        yield Figure(name, "its run", "min", 1, (minutes,))
+        yield Figure(name, "promoted", "", 1, (float(found.promoted[name]),))
+    for name, students in found.students.items():
+        yield Figure(name, "students", "", 1, (students,))
 
 
 def main() -> None:
@@ -177,13 +200,17 @@ def main() -> None:
     chosen = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("GAINFUL_ADAPTERS", str(WORK / "adapters"))
     task, apart = bfcl(chosen)
     apart = apart[: chosen.evaluated]
     print(f"{len(task.dev)} dev, {task.holdout.size} held out, {len(apart)} set apart", file=sys.stderr)
-    store = WORK / f"{task.name}-{chosen.seed}.db"
-    found = searched(task, store, chosen)
-    attempts = {name: asyncio.run(answered(store, task, policy, apart)) for name, policy in found.policies.items()}
-    names = [name for name in found.policies if name != "the baseline"]
+    asked = [chosen.rounds, list(chosen.rungs), chosen.cases, chosen.samples, chosen.train_minutes, chosen.margin]
+    folder = WORK / f"{task.name}-{chosen.seed}-{digest(asked)[:8]}-{code_version()}"
+    own_cache(folder)
+    found = searched(task, folder, chosen)
+    memo = folder / "evaluation.db"
+    attempts = {name: asyncio.run(answered(memo, task, policy, apart)) for name, policy in found.policies.items()}
+    names = [name for name in found.policies if name != "the baseline" and not name.endswith("of others")]
     took_ms = asyncio.run(timed(task, [found.policies[name] for name in names], apart[: chosen.timed + 1]))
     name = "weights_calls_by_key" if chosen.key else "weights_calls"
     publish(name, list(figures(found, attempts, dict(zip(names, took_ms, strict=True)))))

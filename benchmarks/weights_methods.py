@@ -6,15 +6,17 @@ and a bare student trained on those that are right.  Making it is not counted.  
 until its minutes are over, ``rejection``, ``preferences`` and ``rewards``, with the product's own learner and recipes.
 TRL's own trainer gets the same prompts, the same reward and the same start, as its guide to LoRA says: ``GRPOConfig``
 with its defaults and a learning rate of 1e-5; replies are cut where the task cuts them, in place of 512 tokens.  A
-second row gives it its best: only prompts whose samples are both right and wrong (that sampling, by our sampler, is in
-its minutes), with the learning rate and the batch that ours has, and without gradient checkpointing.
+second row gives it its best: only prompts of whose replies, as many as it samples itself, some are right and some wrong
+(that sampling, by our sampler, is in its minutes), with the learning rate and the batch that ours has, and without
+gradient checkpointing.
 
 All minutes count by the clock, with what programs take to start, so that the machine must be quiet: the share of a core
 that each really had is in the figures.  What is evaluated was fixed first and is never sampled: greedy answers of the
 embedded engine with the adapter, as it is served, strictly and leniently (see ``weights.py``).
 
 *Sampling* and *training* are shares of a method's minutes; what is left is starting programs, loading and saving.
-Memory is the largest process of each method.  What is finished lies in out/weights_methods and is not run again.
+Memory is the largest process of each method.  A method runs in one go, in a cache of its own; what is finished lies in
+out/weights_methods and is not run again, until the code is another.
 
     taskset -c 1 python benchmarks/weights_methods.py [--minutes 10] [--seeds 3] [--only rejection trl]
 """
@@ -27,9 +29,9 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -41,9 +43,9 @@ import msgspec
 from figures import RESULTS, Figure, accuracy, gain, publish
 from inside.five_gyms import five_gyms, gym_of
 from weights import graded
-from workbench import Bench, Place, Spent
+from workbench import Bench, Place, Spent, code_version, own_cache
 
-from gainful.core import Answer, Attempt, Case, Evidence, JsonObject, Policy
+from gainful.core import Answer, Attempt, Case, Evidence, JsonObject, Policy, Verdict
 from gainful.learners.teaching import Method, Teaching
 from gainful.learners.weights import RECIPES
 from gainful.models import connect
@@ -57,6 +59,7 @@ WORK = RESULTS.parent / "weights_methods"
 PEER = Path(__file__).resolve().parent / "inside" / "trl_grpo.py"
 OURS: tuple[Method, ...] = ("rejection", "preferences", "rewards")
 GUIDE: JsonObject = {"learning_rate": 1e-5}  # docs/source/peft_integration.md of TRL 1.16; its default is 1e-6
+TRL_SAMPLES = 8  # of a prompt, its default
 BEST: JsonObject = {
     "learning_rate": RECIPES["rewards"].learning_rate,
     "per_device_train_batch_size": RECIPES["rewards"].batch,
@@ -71,8 +74,7 @@ NAMES = {
 }
 START_MINUTES = 30.0  # at most; it is not counted
 HOW = Teaching()
-MANY = 1_000_000  # rounds: more than there is time for
-
+RIGHT = (Verdict("gym", True, 1.0),)
 
 Learned: TypeAlias = tuple[Policy, Spent]
 
@@ -82,10 +84,13 @@ def begin(place: Place) -> Learned:
     task, _ = the_task(place.seed)
     bench, practice = Bench(place, task, task.baseline), shuffled(task, "start")
     firsts = tuple({gym_of(case): case for case in practice}.values())
-    right = tuple(Attempt(case.id, "", Answer(text=case.target, value=case.target), score=1.0) for case in firsts)
+    right = tuple(Attempt(case.id, "", Answer(text=case.target, value=case.target), RIGHT, 1.0) for case in firsts)
     left = tuple(case for case in practice if case not in firsts)
     evidence = Evidence(task.kind, firsts, right, place.seed, left)
-    return bench.take("rejection", evidence, 2 * place.cases, rounds=1), bench.finished()
+    policy = bench.take("rejection", evidence, 2 * place.cases, rounds=1)
+    if policy.adapter is None:
+        raise SystemExit(f"the start of seed {place.seed} learned nothing in {place.minutes:g} min; give more --cases")
+    return policy, bench.finished()
 
 
 def ours(method: Method, place: Place, policy: Policy) -> Learned:
@@ -93,7 +98,7 @@ def ours(method: Method, place: Place, policy: Policy) -> Learned:
     task, _ = the_task(place.seed)
     bench = Bench(place, task, policy)
     evidence = Evidence(task.kind, (), (), place.seed, tuple(shuffled(task, "rounds")))
-    return bench.take(method, evidence, place.cases, rounds=MANY), bench.finished()
+    return bench.take(method, evidence, place.cases, rounds=None), bench.finished()
 
 
 def trls(settings: JsonObject, place: Place, policy: Policy, *, mixed: bool) -> Learned:
@@ -102,11 +107,11 @@ def trls(settings: JsonObject, place: Place, policy: Policy, *, mixed: bool) -> 
     task, _ = the_task(place.seed)
     bench, cases = Bench(place, task, policy), shuffled(task, "rounds")
     if mixed:
-        asked = [(policy, case) for case in cases[: 2 * place.cases]]
-        rollouts = asyncio.run(bench.sample(asked, range(HOW.samples), HOW.temperature))
+        asked = [(policy, case) for case in cases[: place.cases]]
+        rollouts = asyncio.run(bench.sample(asked, range(TRL_SAMPLES), HOW.temperature))
         cases = [rollout.case for rollout in rollouts if rollout.verified and rollout.failed]
     if not cases:
-        raise SystemExit(f"the start answers none of {2 * place.cases} cases both ways; give more --cases")
+        raise SystemExit(f"the start answers none of {place.cases} cases both ways; give more --cases")
     order = {
         "source": str(cache_folder() / "bases" / bench.base[:16]),  # the start's training has left it there
         "base": str(place.base),
@@ -143,7 +148,7 @@ def shuffled(task: Task, part: str) -> list[Case]:
 
 def learned(name: str, place: Place, policy: Policy | None) -> Learned:
     """Carry out *name* in this process, which does nothing else: what it took is its own."""
-    os.environ["XDG_CACHE_HOME"] = str(place.scratch / "cache")
+    own_cache(place.scratch)
     if policy is None:
         return begin(place)
     if name in OURS:
@@ -173,7 +178,7 @@ def one_seed(seed: int, chosen: argparse.Namespace, base: Path) -> dict[str, Row
     rows: dict[str, Row] = {}
     for name in ("start", *chosen.only):
         minutes = START_MINUTES if name == "start" else chosen.minutes
-        known = WORK / f"{name}-{seed}-{minutes:g}-{chosen.cases}-{len(cases)}.json"
+        known = WORK / f"{name}-{seed}-{minutes:g}-{chosen.cases}-{len(cases)}-{code_version()}.json"
         if not known.exists():
             place = Place(seed, minutes, chosen.cases, base, WORK)
             row = tried(name, place, rows["start"].policy if rows else None, cases)
@@ -186,13 +191,12 @@ def one_seed(seed: int, chosen: argparse.Namespace, base: Path) -> dict[str, Row
 
 def tried(name: str, place: Place, policy: Policy | None, cases: tuple[Case, ...]) -> Row:
     """Carry out *name* from *policy* with a cache of its own: nothing that was sampled or trained before is found."""
-    with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        cache = Path(folder) / "cache" / "gainful"
-        cache.mkdir(parents=True)
-        (cache / "bases").symlink_to(cache_folder() / "bases")
-        place = place._replace(scratch=Path(folder))
-        found, spent = alone(learned, name, place, policy)
-        grades = asyncio.run(graded(place.scratch / "evaluation.db", found, cases))
+    scratch = place.scratch / f"{name}-{place.seed}"
+    shutil.rmtree(scratch, ignore_errors=True)  # of one that was stopped half-way
+    scratch.mkdir()
+    found, spent = alone(learned, name, place._replace(scratch=scratch), policy)
+    grades = asyncio.run(graded(scratch / "evaluation.db", found, cases))
+    shutil.rmtree(scratch)
     return Row(found, spent, [strict for strict, _ in grades], [loose for _, loose in grades])
 
 
@@ -229,11 +233,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
     chosen = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    (cache_folder() / "bases").mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("GAINFUL_ADAPTERS", str(WORK / "adapters"))
     os.environ.setdefault("MPLCONFIGDIR", str(WORK / "matplotlib"))  # else each new cache costs it seconds of fonts
     base: Path = connect("embedded").file  # type: ignore[attr-defined]  # it is embedded
-    publish("weights_methods", list(figures([one_seed(seed, chosen, base) for seed in range(chosen.seeds)])))
+    runs: list[dict[str, Row]] = []
+    for seed in range(chosen.seeds):
+        runs.append(one_seed(seed, chosen, base))
+        publish("weights_methods", list(figures(runs)))  # what there is so far
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
-"""The product's own learner of weights at work on the five gyms, for as long as it is given, with a clock."""
+"""The product's own learner of weights at work, for as long as it is given, with a clock and a cache of its own.
+
+What was sampled, read or trained once is remembered in the user's cache, so a benchmark that counts minutes works in
+another one: what it finds there it has done itself.  Rows are named after the code that made them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
+import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,21 +24,119 @@ from msgspec.structs import replace
 
 from gainful.answers.extract import extract
 from gainful.answers.prompt import request
-from gainful.core import Answer, Attempt, Case, Evidence, Format, JsonObject, Policy, Rollout
+from gainful.core import Answer, Attempt, Case, Evidence, Format, JsonObject, Learner, Policy, Rollout, Verdict
 from gainful.learners.teaching import Method, Taught, Teaching, Vetting
 from gainful.learners.weights import Course
+from gainful.loop import session
+from gainful.loop.events import Event, Progress
 from gainful.loop.everyday import unrelated
+from gainful.loop.journal import read_events
+from gainful.loop.run import Settings
 from gainful.loop.workshop import GUARD_TOKENS
 from gainful.models.adapters import find_adapter
+from gainful.models.files import cache_folder
 from gainful.models.gguf import gguf_digest
+from gainful.store import open_store
 from gainful.tasks import Task
-from gainful.train import Lesson, Limits, Progress, Sampling, Trained, Work, fine_tune, sample_replies
+from gainful.train import Lesson, Limits, Parity, Sampling, Trained, Work, fine_tune, sample_replies
+from gainful.train import Progress as Step
+from gainful.train.process import RESULT
 
+MANY = 1_000_000  # rounds: more than there is time for
+COURSES_APART = 1_000_003  # seeds of samples
 START_S = 9.0  # a trainer imports and loads before its own clock begins, and writes files after it
+SAVED_EVERY_S = 5.0
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_CACHE = cache_folder()  # the user's
+
+
+def code_version() -> str:
+    """Return a name for the code that decides what is learned: of its learners, its trainer and these benchmarks."""
+    files = [*ROOT.glob("gainful/learners/*.py"), *ROOT.glob("gainful/train/*.py")]
+    files += [*ROOT.glob("benchmarks/weights*.py"), *ROOT.glob("benchmarks/inside/*.py"), Path(__file__)]
+    whole = hashlib.sha256()
+    for file in sorted(files):
+        whole.update(file.read_bytes())
+    return whole.hexdigest()[:8]
+
+
+def own_cache(folder: Path) -> None:
+    """Let all that is sampled, read and trained from now on be remembered in *folder* alone.
+
+    Fetched files and dequantised bases are the user's: they are made once on a machine.
+    """
+    cache = folder / "cache" / "gainful"
+    cache.mkdir(parents=True, exist_ok=True)
+    for name in ("bases", "wheels"):
+        (SHARED_CACHE / name).mkdir(parents=True, exist_ok=True)
+        if not (cache / name).is_symlink():
+            (cache / name).symlink_to(SHARED_CACHE / name)
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+
+
+def kind_of(event: Event) -> str:
+    return type(event).__name__
+
+
+class Clock:
+    """When each record of a run was written, in seconds of work: what was stopped meanwhile does not count.
+
+    It is kept in *file*, and goes on from there; *say* puts a record into words.
+    """
+
+    def __init__(self, file: Path, say: Callable[[Event], str] = kind_of) -> None:
+        known = json.loads(file.read_text()) if file.exists() else {"worked_s": 0.0, "began": [], "records_s": []}
+        self.records: list[tuple[float, Event]] = []
+        self._file, self._say = file, say
+        self._records_s: list[float] = known["records_s"]
+        self._began: list[tuple[float, float]] = [*map(tuple, known["began"]), (time.time(), known["worked_s"])]
+        self._saved_s = 0.0
+
+    def at(self, moment: float) -> float:
+        """Return how long had been worked at *moment*, in Unix seconds."""
+        began, worked_s = next((one for one in reversed(self._began) if one[0] <= moment), self._began[0])
+        return worked_s + max(0.0, moment - began)
+
+    def __call__(self, event: Event | Progress) -> None:
+        now_s = self.at(time.time())
+        if not isinstance(event, Progress):
+            number = len(self.records)
+            if number == len(self._records_s):
+                self._records_s.append(now_s)
+            self.records.append((self._records_s[number], event))
+            print(f"{self._records_s[number]:7.0f} s  {self._say(event)}", flush=True)
+        elif now_s < self._saved_s + SAVED_EVERY_S:
+            return
+        self._saved_s = now_s
+        kept = {"worked_s": now_s, "began": self._began, "records_s": self._records_s}
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(kept))
+        part.replace(self._file)
+
+
+def improved(
+    task: Task, store: Path, settings: Settings, learners: Sequence[Learner], say: Callable[[Event], str] = kind_of
+) -> Clock:
+    """Run the loop in *store*, or go on with it, or tell again what came of it; the clock lies beside the store."""
+    clock, finished = Clock(store.with_name("clock.json"), say), store.with_name("finished.txt")
+    if not finished.exists():
+        result = session.improve(task, "embedded", store, settings, learners, (clock,))
+        finished.write_text(result.run)
+        return clock
+    with open_store(store) as opened:
+        for event in read_events(opened, finished.read_text()):
+            clock(event)
+    return clock
+
+
+def trained_at(work: str) -> float | None:
+    """Return when the training *work* was done, in Unix seconds; ``None`` where it is not in this cache."""
+    result = cache_folder() / "training" / work / RESULT
+    return result.stat().st_mtime if result.exists() else None
 
 
 class Place(NamedTuple):
-    """Where a method works: its seed, its minutes, the practice cases of a round, the GGUF file, a folder."""
+    """Where a method works: seed, minutes, practice cases of a round, the GGUF file, a folder of its own."""
 
     seed: int
     minutes: float
@@ -54,7 +159,7 @@ class Spent:
 
 
 class Over(Exception):
-    """The minutes are over; or a course has come to its end, where nothing is vetted."""
+    """The minutes are over."""
 
 
 class Bench:
@@ -65,6 +170,7 @@ class Bench:
         self.learned = policy
         self.base = gguf_digest(place.base)
         self._began_s = time.monotonic()
+        self._courses = 0
         self._cases = {case.id: case for case in task.practice}
         self._check = OfFive()
 
@@ -82,14 +188,15 @@ class Bench:
         began_s = time.monotonic()
         first, _ = asked[0]
         folder = find_adapter(first.adapter) if first.adapter else None
-        how = Sampling(len(samples), temperature, first.max_tokens, self.place.seed + samples.start)
+        seed = self.place.seed + samples.start + COURSES_APART * self._courses
+        how = Sampling(len(samples), temperature, first.max_tokens, seed)
         drawn = sample_replies(folder, self.place.base, [self.asked(*one) for one in asked], how)
         self.spent.sampling_s += time.monotonic() - began_s
         return [self._judged(case, policy, replies) for (policy, case), replies in zip(asked, drawn, strict=True)]
 
     async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:
-        """Refuse: no method here learns from what a policy says in service."""
-        raise NotImplementedError
+        """Answer none: rounds are not compared here, and no method learns from what a policy says in service."""
+        return []
 
     def worth(self, case: Case, reply: str) -> tuple[Answer, float]:
         """Return a reply as the task reads it, and what it is worth."""
@@ -100,7 +207,10 @@ class Bench:
 
     def _judged(self, case: Case, policy: Policy, replies: Sequence[str]) -> Rollout:
         worths = [self.worth(case, reply) for reply in replies]
-        return Rollout(case, tuple(Attempt(case.id, policy.id, answer, score=score) for answer, score in worths))
+        attempts = [
+            Attempt(case.id, policy.id, answer, (Verdict("gym", True, score),), score) for answer, score in worths
+        ]
+        return Rollout(case, tuple(attempts))
 
     async def rehearsal(self) -> list[Lesson]:
         """Return what the base itself says to everyday prompts, as the product has it learned along."""
@@ -108,7 +218,11 @@ class Bench:
         prompts: list[list[JsonObject]] = [[{"role": "user", "content": words}] for words in unrelated()[::2]]
         drawn = sample_replies(None, self.place.base, prompts, Sampling(1, 0.0, GUARD_TOKENS))
         self.spent.sampling_s += time.monotonic() - began_s
-        return [Lesson(tuple(prompt), reply) for prompt, (reply,) in zip(prompts, drawn, strict=True) if reply.strip()]
+        return [
+            Lesson(tuple(prompt), reply.strip(), f"everyday {number}")
+            for number, (prompt, (reply,)) in enumerate(zip(prompts, drawn, strict=True))
+            if reply.strip()
+        ]
 
     async def train(self, work: Work, student: Policy) -> Trained:
         """Train for as long as is left; what GRPO samples meanwhile counts as sampling."""
@@ -121,7 +235,7 @@ class Bench:
             now_s = time.monotonic()
             return [self.worth(self._cases[case], reply)[1] for reply in replies]
 
-        def watch(progress: Progress) -> None:
+        def watch(progress: Step) -> None:
             nonlocal now_s, steps
             steps, now_s = progress.step, time.monotonic()
 
@@ -138,18 +252,27 @@ class Bench:
         return trained
 
     async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
-        """Go no further."""
-        raise Over
+        """Vet nothing: nobody is proposed here."""
+        return Vetting(Parity(0, 0.0, 0.0), 0.0, 0.0, 0.0, refused="it was not vetted")
 
     def tell(self, taught: Taught) -> None:
         """Say what came of a training."""
         print(f"{self.place.minutes - self.left_s / 60:.1f} min: {taught.counts}", file=sys.stderr, flush=True)
 
-    def take(self, method: Method, evidence: Evidence, cases: int, rounds: int) -> Policy:
-        """Let the product's learner work until the minutes are over."""
-        teaching = Teaching(cases=cases, rounds=rounds)
+    def take(self, method: Method, evidence: Evidence, cases: int, rounds: int | None) -> Policy:
+        """Let the product's learner take so many rounds; ``None``: until the minutes are over.
+
+        Where a round brings too little to learn from, a course ends.  While there are minutes left another one begins
+        then, from what has been learned so far and on other cases.
+        """
+        teaching = Teaching(cases=cases, rounds=rounds or MANY)
         with contextlib.suppress(Over):
-            asyncio.run(Course("weights", method, self, teaching, evidence).take(self.learned))
+            for self._courses in range(MANY if rounds is None else 1):
+                sampled_s = self.spent.sampling_s
+                shown = replace(evidence, seed=evidence.seed + self._courses)
+                asyncio.run(Course("weights", method, self, teaching, shown).take(self.learned))
+                if self.spent.sampling_s == sampled_s:
+                    break  # there is nothing to ask
         return self.learned
 
     def finished(self) -> Spent:

@@ -26,9 +26,9 @@ from rich.markup import escape
 from gainful import cli_watch
 from gainful.cli_keys import keys
 from gainful.cli_serve import serve
-from gainful.core import GainfulError, ReceiptError, Stopped, StoreError, TaskError
+from gainful.core import GainfulError, ReceiptError, Stopped, StoreError, TaskError, TrainError
 from gainful.dashboard.live import show as show_live
-from gainful.learners.teaching import Method, Teaching
+from gainful.learners.teaching import AS_USUAL, Method, Teaching, changes
 from gainful.loop import session
 from gainful.loop.calibrate import Plan
 from gainful.loop.events import Event, Progress
@@ -135,30 +135,50 @@ def improve(
     weights: Annotated[
         bool, typer.Option("--weights", help="Learn the model's own weights too (extra train).")
     ] = False,
-    train_minutes: Annotated[float, typer.Option(min=0, help="The most minutes of one training.")] = Teaching().minutes,
+    train_minutes: Annotated[
+        float | None, typer.Option(min=0, help=f"The most minutes of one training [default: {Teaching().minutes:g}].")
+    ] = None,
     train_memory: Annotated[float | None, typer.Option(min=0, help="The most memory it may take, in GB.")] = None,
     train_base: Annotated[
         str | None, typer.Option(help="The weights of a served model: a folder, or on the hub.")
     ] = None,
     train_method: Annotated[
-        Literal["rejection", "preferences", "rewards"],
-        typer.Option(help="Learn from right answers, from right against wrong ones, or by reward."),
-    ] = "rejection",
+        Literal["rejection", "preferences", "rewards"] | None,
+        typer.Option(help="Learn from right answers [default], from right against wrong ones, or by reward."),
+    ] = None,
+    train_recipe: Annotated[
+        str | None, typer.Option(help="What of it to change: rank=8,batch=8,learning_rate=1e-4,epochs=2.")
+    ] = None,
     train_launch: Annotated[
         str | None, typer.Option(help="Train in several processes: what `accelerate launch` is told, or ray:WORKERS.")
     ] = None,
+    train_control: Annotated[
+        bool, typer.Option("--train-control", help="Train again with the replies of other cases, to compare.")
+    ] = False,
     cheaper: Annotated[bool, typer.Option("--cheaper", help="Look for fewer tokens at the same quality.")] = False,
     margin: Annotated[float, typer.Option(help="By how much a cheaper policy may be worse.")] = Cheaper().margin,
     as_json: JsonOption = False,
 ) -> None:
     """Search for a better policy; promote it if it is proven."""
-    methods: tuple[Method, ...] = ("distillation",) if cheaper else (train_method,)
+    given: dict[str, Any] = {
+        "--train-minutes": train_minutes,
+        "--train-memory": train_memory,
+        "--train-base": train_base,
+        "--train-method": train_method,
+        "--train-recipe": train_recipe,
+        "--train-launch": train_launch,
+        "--train-control": train_control or None,
+    }
+    _require_used([name for name, value in given.items() if value is not None], weights=weights, cheaper=cheaper)
+    methods: tuple[Method, ...] = ("distillation",) if cheaper else (train_method or "rejection",)
     teaching = Teaching(
         methods,
-        minutes=train_minutes,
+        changes=AS_USUAL if train_recipe is None else changes(train_recipe),
+        minutes=Teaching().minutes if train_minutes is None else train_minutes,
         memory_bytes=None if train_memory is None else int(train_memory * 1e9),
         processes=None if train_launch is None else processes(train_launch),
         base=train_base,
+        control=train_control,
     )
     goal = Cheaper(margin=margin) if cheaper else None
     settings = Settings(seed=seed, budget_calls=budget, teaching=teaching if weights else None, cheaper=goal)
@@ -340,6 +360,17 @@ def _improve(
         _print_report(console, checked)
     took = words.duration(time.monotonic() - started)
     _print(f"\nThis took {took} by the clock. The whole run on one page: {page}")
+
+
+def _require_used(given: list[str], *, weights: bool, cheaper: bool) -> None:
+    """Raise ``TrainError`` where options of training were given that this run would ignore."""
+    if given and not weights:
+        raise TrainError(f"{', '.join(given)} was given, but nothing is to be trained; add --weights, or leave it out")
+    if cheaper and "--train-method" in given:
+        raise TrainError(
+            "--train-method was given with --cheaper, which learns in one way alone: from what the policy says in "
+            "service; leave one of the two out"
+        )
 
 
 def _require_unpinned(store: Path | str, task: str) -> None:

@@ -220,6 +220,16 @@ class Attempt(Value, frozen=True):
         """The first verdict below 1, which names the attempt's error group; ``None`` where all passed."""
         return next((v for v in self.verdicts if v.score is not None and v.score < 1.0), None)
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether a trusted check passed it and no check objects: what a judge alone passed is not verified."""
+        return self.score == 1.0 and any(v.trusted and v.score == 1.0 for v in self.verdicts)
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether a trusted check found it wrong, in whole or in part."""
+        return any(v.trusted and v.score is not None and v.score < 1.0 for v in self.verdicts)
+
 
 class Rollout(Value, frozen=True):
     """A case answered several times at random under one policy, each answer judged."""
@@ -229,13 +239,13 @@ class Rollout(Value, frozen=True):
 
     @property
     def verified(self) -> list[Attempt]:
-        """The attempts whose every known verdict is 1."""
-        return [attempt for attempt in self.attempts if attempt.score == 1.0]
+        """The attempts that a trusted check passed and none objects to."""
+        return [attempt for attempt in self.attempts if attempt.is_verified]
 
     @property
     def failed(self) -> list[Attempt]:
-        """The attempts that a check found wrong, in whole or in part."""
-        return [attempt for attempt in self.attempts if attempt.score is not None and attempt.score < 1.0]
+        """The attempts that a trusted check found wrong, in whole or in part."""
+        return [attempt for attempt in self.attempts if attempt.is_refuted]
 
     @property
     def pass_rate(self) -> float:
@@ -440,9 +450,10 @@ class Proposal(Value, frozen=True):
 class Evidence(Value, frozen=True):
     """All a learner may look at: dev cases, how the answer looks, and the attempts of the policy it starts from.
 
-    ``practice`` are further cases, on which nothing is raced: what is learned by heart there wins nothing.  ``repairs``
-    are cases that were once answered wrongly, with the model's own answers that a trusted check passed afterwards.
-    There is no held-out case in here and no way from here to one.
+    ``practice`` are further cases, on which nothing is raced: what is learned by heart there wins nothing.  Others,
+    ``left_out``, are not among them because they nearly repeat a case that is raced or held out.  ``repairs`` are cases
+    that were once answered wrongly, with the model's own answers that a trusted check passed afterwards.  There is no
+    held-out case in here and no way from here to one.
     """
 
     kind: AnswerKind
@@ -451,6 +462,7 @@ class Evidence(Value, frozen=True):
     seed: int = 0
     practice: tuple[Case, ...] = ()
     repairs: tuple[Demo, ...] = ()
+    left_out: int = 0
 
     def verified(self) -> list[tuple[Case, Attempt]]:
         """Pairs of case and attempt whose every known verdict is 1, in the order of ``cases``."""

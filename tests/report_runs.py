@@ -11,25 +11,30 @@ import msgspec
 
 from gainful.core import Adapter, Case, Demo, Format, Policy, Proposal, Refine, Usage, Value, Vote
 from gainful.learners.lessons import Counts
-from gainful.learners.teaching import Taught, Vetting
+from gainful.learners.teaching import OnDev, Taught, Vetting
 from gainful.loop.events import (
     Baseline,
     Contribution,
+    Controls,
     Decided,
     ErrorGroup,
+    Errors,
     Event,
     Example,
     Finished,
     Head,
     Interval,
     Looked,
+    OfKind,
     Opened,
     Power,
     Proposed,
+    Replies,
     Rung,
     Standing,
     Started,
     Unconfirmed,
+    Usual,
 )
 from gainful.report.html import ReceiptSummary
 from gainful.train import Parity, Progress, Trained
@@ -127,6 +132,7 @@ def opening(holdout: int = 260) -> list[Event]:
             learn_checks=("json", "known function", "required arguments", "types", "grounding"),
             proof_checks=("tool call equals answer key",),
             budget_calls=6000,
+            copies=2,
         ),
         Power(size=holdout, level=0.01272, rank=1, certifiable=0.119, cases_for={"10": 370, "5": 1465, "2": 9200}),
         Baseline(
@@ -397,11 +403,36 @@ def taught(refused: str = "") -> Taught:
     )
 
 
+def controls() -> Controls:
+    """What the adapter of ``taught`` says to dev beside its controls."""
+
+    def interval(mean: float) -> Interval:
+        return Interval(mean=mean, low=mean - 0.1, high=mean + 0.1, n=40)
+
+    return Controls(
+        label="c9",
+        adapter="5e" * 32,
+        control=CHAMPION.id,
+        n=40,
+        before=Replies(strict=interval(0.15), lenient=interval(0.3), characters=31.0, copied=2),
+        after=Replies(strict=interval(0.5), lenient=interval(0.525), characters=6.4, copied=5),
+        constant=interval(0.14),
+        kinds=(
+            Usual(HYPOTENUSE, 25, 5, 12, 0.2, 0.72, "5", 0.2),
+            Usual(AREA + " [/] <b>", 15, 1, 8, 0.1, 0.1, "25", None),
+        ),
+        errors=Errors(worked=12, broken=3, corrected=4, repeated=1, kinds=(OfKind(AREA, 12, 3),)),
+    )
+
+
 def trained() -> list[Event]:
-    """Two trainings, the first of which may not race."""
-    none = Taught("weights", "preferences", taught().counts, 3, refused="3 pairs of 20 that are needed")
+    """Two trainings, the first of which may not race; one that raced, its control, and what it says beside these."""
+    none = Taught("weights", "preferences", taught().counts, 3, refused="3 pairs of 20 that are needed", left_out=7)
+    control = msgspec.structs.replace(taught(), vetting=None, control_of="5e" * 32, dev=OnDev(5, 40))
     start = promoted()
-    return [*start[:3], none, taught("it answers every prompt as its base does"), taught(), *start[3:]]
+    told = [none, taught("it answers every prompt as its base does"), taught(), control]
+    at = next(number for number, event in enumerate(start) if isinstance(event, Opened))
+    return [*start[:3], *told, *start[3:at], controls(), *start[at:]]
 
 
 RUNS = {

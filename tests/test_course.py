@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from gainful.core import Adapter, Answer, Attempt, Case, Evidence, Policy, Rollout, Text
+from gainful.core import Adapter, Answer, Attempt, Case, Evidence, Policy, Rollout, Text, Verdict
 from gainful.learners.teaching import Taught, Teaching, Vetting
 from gainful.learners.weights import Course
 from gainful.train import Lesson, Parity, Trained, Work
@@ -18,6 +18,11 @@ HARD = tuple(Case(messages=({"role": "user", "content": f"How often is letter {n
 
 def number(case: Case) -> int:
     return int("".join(filter(str.isdigit, case.text)))
+
+
+def judged(case: Case, value: str, is_right: bool) -> Attempt:
+    verdicts = (Verdict("key", True, float(is_right)),)
+    return Attempt(case.id, "", Answer(text=value, value=value), verdicts, float(is_right))
 
 
 class House:
@@ -46,7 +51,7 @@ class House:
             is_right = bool(policy.demos or policy.adapter) or number(case) % 2 == 0
         elif case in RARE:
             is_right = is_right and samples.stop > 60
-        attempt = Attempt(case.id, "", Answer(text=value, value=value), score=float(is_right))
+        attempt = judged(case, value, is_right)
         return Rollout(case=case, attempts=(attempt,) * len(samples))
 
     async def answer(self, policy: Policy, cases: Sequence[Case]) -> list[Rollout]:

@@ -18,18 +18,18 @@ from worlds import QUICK, call, case, luck, numbers, scripted, sums
 from gainful.checks.agreement import Agreement
 from gainful.core import Adapter, Case, Demo, Format, JsonObject, Learner, ModelError, Policy, TrainError, Vote
 from gainful.learners.format import Formats
-from gainful.learners.teaching import Taught, Teaching
+from gainful.learners.teaching import Changes, Taught, Teaching, changes
+from gainful.learners.weights import RECIPES
 from gainful.loop import improve as improving
 from gainful.loop import session
-from gainful.loop.events import Event, Finished, Proposed, Unconfirmed, Untrained
+from gainful.loop.events import Controls, Event, Finished, Proposed, Unconfirmed, Untrained
 from gainful.loop.everyday import facts, unrelated
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run
 from gainful.loop.vetting import evenly
 from gainful.models import ScriptedModel
 from gainful.models.adapters import carry_receipt
-from gainful.report.training import ending
-from gainful.report.training import facts as training_facts
+from gainful.report.training import ending, sentences
 from gainful.store import MemoModel, SQLiteStore
 from gainful.train import Hear, Lesson, Preference, Progress, Question, Reading, Sampling, Trained, Work, missing
 
@@ -165,6 +165,10 @@ async def test_what_was_trained_on_own_verified_answers_is_raced_proven_and_prom
     assert told.vetting is not None
     assert told.vetting.parity.agreement == 1.0
     assert told.vetting.changed > 0.5
+    shown = next(event for event in events if isinstance(event, Controls))
+    assert (shown.adapter, shown.control, shown.n) == (ADAPTER.sha256, sums().baseline.id, QUICK.halving.rungs[-1])
+    assert shown.after.strict.mean > shown.before.strict.mean + 0.5
+    assert shown.constant is not None
 
 
 async def test_the_card_of_an_adapter_says_what_was_certified_of_it(
@@ -269,7 +273,7 @@ async def test_a_policy_that_is_bound_by_a_schema_is_compared_under_it_as_well(t
     assert of_free.vetting.bound is None
     assert of_bound.vetting.bound is not None
     assert of_bound.vetting.bound.is_near
-    served = dict(training_facts(of_bound))["served as trained"]
+    served = dict(sentences(of_bound))["served as trained"]
     assert "on 100.0 % of 73 prompts, all that there are" in served
     assert "that is without the schema, and under it they are 0.010 nats a token apart" in served
 
@@ -302,9 +306,7 @@ async def test_an_adapter_with_which_everyday_facts_are_forgotten_may_not_race(t
     assert "everyday facts may be known no more where 10 are allowed" in told.refused
     assert told.vetting is not None
     assert (told.vetting.facts, round(told.vetting.facts_change, 2)) == (1.0, -0.13)
-    assert ("everyday facts", "the base knows 100 %, with the adapter 87 % (-25 points at worst)") in training_facts(
-        told
-    )
+    assert ("everyday facts", "the base knows 100 %, with the adapter 87 % (-25 points at worst)") in sentences(told)
 
 
 async def test_an_adapter_that_changes_no_answer_may_not_race(tmp_path: Path) -> None:
@@ -368,6 +370,60 @@ async def test_preferences_and_rewards_begin_with_lessons_and_go_on_from_the_ada
     assert [work.start for work in works] == [None, ADAPTER, ADAPTER]
 
 
+async def test_where_only_the_lessons_before_came_to_be_trained_they_are_what_is_proposed(tmp_path: Path) -> None:
+    """Once it has learned it is right in every sample: there is no wrong one to set against it."""
+
+    def perfect(body: JsonObject, sample: int) -> str:
+        return call(*numbers(body)) if "adapter" in body else talks_until_trained(body, sample)
+
+    events = await run(tmp_path, ScriptedTrainer(answer=perfect), replace(TEACHING, methods=("preferences",), rounds=2))
+
+    second, first = [event for event in events if isinstance(event, Taught)][:2]
+    assert (first.method, second.method, second.material) == ("rejection", "preferences", 0)
+    assert next(event for event in events if isinstance(event, Proposed)).proposal.change.startswith(
+        f"trained on {first.material} own verified answers"
+    )
+
+
+@pytest.mark.parametrize("method", ["rejection", "rewards"])
+async def test_a_recipe_can_be_changed_and_what_comes_before_keeps_its_rate(
+    tmp_path: Path, method: Literal["rejection", "rewards"]
+) -> None:
+    trainer = ScriptedTrainer(answer=lambda body, n: call(*numbers(body)) if n % 2 else "?")
+    changed = Changes(rank=4, batch=2, learning_rate=3e-5, epochs=7.0)
+
+    await run(tmp_path, trainer, replace(TEACHING, methods=(method,), rounds=2, changes=changed))
+
+    first, second = (work.recipe for work in trainer.works[:2])
+    usual = RECIPES["rejection"]
+    assert (second.rank, second.alpha, second.batch, second.learning_rate, second.epochs) == (4, 8.0, 2, 3e-5, 7.0)
+    assert (first.rank, first.batch) == (4, 2)
+    assert (first.learning_rate == usual.learning_rate) == (method == "rewards")
+
+
+def test_what_changes_no_recipe_is_refused() -> None:
+    assert changes("rank=8,learning_rate=1e-4") == Changes(rank=8, learning_rate=1e-4)
+    for words in ("rnk=8", "rank", "rank=0", "epochs=-1", "learning_rate=nan"):
+        with pytest.raises(TrainError, match=r"recipe"):
+            changes(words)
+
+
+async def test_the_control_of_a_proposal_is_its_training_again_with_the_replies_of_other_cases(tmp_path: Path) -> None:
+    trainer = ScriptedTrainer()
+
+    events = await run(tmp_path, trainer, replace(TEACHING, control=True))
+
+    own, control = trainer.works[:2]
+    assert (control.recipe, control.start, control.seed) == (own.recipe, own.start, own.seed)
+    assert sorted(one.reply for one in learned(control)) == sorted(one.reply for one in learned(own))
+    assert sum(one == other for one, other in zip(learned(own), learned(control), strict=True)) < len(learned(own)) / 2
+    first, second = [event for event in events if isinstance(event, Taught)][:2]
+    assert (first.control_of, second.control_of, second.vetting) == ("", ADAPTER.sha256, None)
+    assert second.dev is not None
+    assert second.dev.n == QUICK.halving.rungs[-1]
+    assert sum(isinstance(event, Proposed) for event in events) == 1
+
+
 async def test_the_control_gives_every_lesson_another_ones_reply(tmp_path: Path) -> None:
     plain, control = ScriptedTrainer(), ScriptedTrainer()
 
@@ -402,9 +458,9 @@ async def test_of_several_rounds_each_begins_from_the_base_with_all_lessons_and_
     assert first < second < third
     assert [one.vetting is None for one in told[:3]] == [True, True, False]
     assert next(event for event in events if isinstance(event, Proposed)).proposal.change == (
-        f"trained on {told[2].material} own verified answers"
+        f"trained on {told[2].material} own verified answers (adapter aaaaaaaa, rank 4)"
     )
-    assert training_facts(told[0])[-1] == ("it", "Is where the next round begins.")
+    assert sentences(told[0])[-1] == ("it", "Was not the best round on dev.")
 
 
 async def test_rounds_may_go_on_from_the_last_adapter_with_their_own_lessons_alone(tmp_path: Path) -> None:
@@ -441,7 +497,10 @@ async def test_where_a_later_round_finds_too_little_the_earlier_ones_may_race(tm
     events = await run(tmp_path, trainer, replace(TEACHING, rounds=3))
 
     assert len(trainer.works) == 1
-    assert taught(events).vetting is not None
+    second, first = [event for event in events if isinstance(event, Taught)][:2]
+    assert (second.round, second.trained) == (2, None)
+    assert second.refused.startswith("0 of 20 sampled answers to 5 practice cases passed the checks")
+    assert (first.round, first.vetting is None) == (1, False)
     assert any(isinstance(event, Proposed) for event in events)
 
 

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gainful.core import Answer, Attempt, Case, Demo, Rollout
+from gainful.core import Answer, Attempt, Case, Demo, Rollout, Verdict, lowest
 from gainful.learners.kinds import OTHER
-from gainful.learners.lessons import Choosing, Chosen, choose, count, evened, pairs
-from gainful.learners.weights import shuffle_replies
-from gainful.train import Lesson
+from gainful.learners.lessons import Choosing, choose, evened, pairs, shuffle, tally
+from gainful.train import Lesson, Material, Preference, Question
 
 
 def case(number: int) -> Case:
@@ -21,9 +20,8 @@ def case(number: int) -> Case:
 
 def attempt(value: object, *, right: bool | None = True, text: str | None = None) -> Attempt:
     score = None if right is None else float(right)
-    return Attempt(
-        case="", policy="", answer=Answer(text=str(value) if text is None else text, value=value), score=score
-    )
+    answer = Answer(text=str(value) if text is None else text, value=value)
+    return Attempt(case="", policy="", answer=answer, verdicts=(Verdict("key", True, score),), score=score)
 
 
 def rollout(number: int, *attempts: Attempt) -> Rollout:
@@ -41,6 +39,17 @@ def test_only_what_every_check_passed_is_learned() -> None:
     ]
 
     assert [(one.case, one.reply) for one in choose(rollouts, word)] == [(case(1), "3")]
+
+
+def test_what_a_judge_alone_passed_is_neither_learned_nor_held_against_what_is() -> None:
+    """The trusted check could not tell of the first two, and passed the third, to which the judge objects."""
+    unknown, passed = Verdict("schema", True), Verdict("schema", True, 1.0)
+    praised, objected = Verdict("judge", False, 1.0), Verdict("judge", False, 0.0)
+    verdicts = [(unknown, praised), (unknown, objected), (passed, objected), (passed, praised)]
+    attempts = [Attempt("", "", Answer(f"{n}", f"{n}"), pair, lowest(pair)) for n, pair in enumerate(verdicts)]
+
+    assert [one.reply for one in choose([rollout(1, *attempts)], word)] == ["3"]
+    assert pairs([rollout(1, *attempts)], word, per_case=4) == []
 
 
 def test_of_replies_that_say_the_same_the_shortest_is_learned() -> None:
@@ -105,15 +114,39 @@ def test_lessons_of_a_kind_with_few_are_learned_again_but_not_for_ever() -> None
     assert evened([], kinds, most=4) == []
 
 
-def test_the_control_gives_each_reply_to_another_case_of_its_kind() -> None:
-    chosen = [Chosen(case=case(n), reply=f"{n % 2} {n}", answer=b"", kind=n % 2) for n in range(40)]
+def test_the_control_gives_what_is_learned_from_each_case_to_another_one_of_its_kind() -> None:
+    kinds = {f"{n}": n % 2 for n in range(40)}
+    lessons: list[Material] = [Lesson((), f"{n % 2} {n}", f"{n}") for n in range(40)]
+    pairs: list[Material] = [Preference((), f"right {n}", f"wrong {n}", f"{n}") for n in range(40)]
+    questions: list[Material] = [Question(({"content": f"{n}"},), f"{n}") for n in range(40)]
 
-    control = shuffle_replies(chosen, seed=1)
+    control = shuffle(lessons, kinds, seed=1)
+    swapped = [one for one in shuffle(pairs, kinds, seed=1) if isinstance(one, Preference)]
+    judged = [one for one in shuffle(questions, kinds, seed=1) if isinstance(one, Question)]
 
-    assert [one.case for one in control] == [one.case for one in chosen]
-    assert sorted(one.reply for one in control) == sorted(one.reply for one in chosen)
-    assert all(one.reply.startswith(str(one.kind)) for one in control)
-    assert sum(one == other for one, other in zip(chosen, control, strict=True)) < 8
+    replies = [(one.case, one.reply) for one in control if isinstance(one, Lesson)]
+    assert [case for case, _ in replies] == [one.case for one in lessons]
+    assert sorted(reply for _, reply in replies) == sorted(f"{n % 2} {n}" for n in range(40))
+    assert all(reply.startswith(str(kinds[case])) for case, reply in replies)
+    assert sum(one == other for one, other in zip(lessons, control, strict=True)) < 8
+    assert all(one.chosen.split()[1] == one.rejected.split()[1] for one in swapped)
+    assert sum(one.chosen.endswith(f" {one.case}") for one in swapped) < 8
+    assert sorted(one.case for one in judged) == sorted(kinds)
+    assert sum(one.case == one.messages[0]["content"] for one in judged) < 8
+
+
+def test_what_is_learned_several_times_or_along_is_not_made_right_by_the_control() -> None:
+    """Of three lessons one is learned four times; the everyday one is of no kind."""
+    lessons = [Lesson((), "a", "1")] * 4 + [
+        Lesson((), "b", "2"),
+        Lesson((), "c", "3"),
+        Lesson((), "Hello.", "everyday"),
+    ]
+
+    control = [one for one in shuffle(lessons, {"1": 1, "2": 1, "3": 1}, seed=2) if isinstance(one, Lesson)]
+
+    assert len({one.reply for one in control[:4]}) == 1
+    assert control[-1] == lessons[-1]
 
 
 def test_equal_rollouts_and_seed_give_equal_lessons_and_another_seed_another_order() -> None:
@@ -123,11 +156,17 @@ def test_equal_rollouts_and_seed_give_equal_lessons_and_another_seed_another_ord
     assert choose(rollouts, word, seed=1) != choose(rollouts, word, seed=2)
 
 
-def test_counts_tell_constant_answers_and_copied_demos() -> None:
+def test_counts_tell_constant_answers_and_lessons_that_repeat_a_demo() -> None:
+    """A demo asks what lesson 3 asks, in other letters; one with lesson 1's answer asks about another number."""
     rollouts = [rollout(1, attempt("1"), attempt("2", right=False)), rollout(2, attempt("1")), rollout(3, attempt("7"))]
     chosen = choose(rollouts, word, Choosing(1, 1.0))
+    again = Case(messages=({"role": "user", "content": "Question 3?"},))
 
-    counts = count(rollouts, chosen, {OTHER: [Demo(case=case(9), value="7")], 5: [Demo(case=case(9), value="1")]})
+    counts = tally(
+        rollouts,
+        chosen,
+        {OTHER: [Demo(case=again, value="7"), Demo(case=case(9), value="1")], 5: [Demo(case=case(1), value="1")]},
+    )
 
     assert (counts.cases, counts.sampled, counts.verified, counts.solved_cases, counts.chosen) == (3, 4, 3, 3, 3)
     assert counts.usual_share == pytest.approx(2 / 3)
@@ -150,4 +189,4 @@ def test_pairs_set_the_shortest_right_reply_against_the_usual_mistakes() -> None
 
 def test_nothing_verified_gives_nothing_to_learn() -> None:
     assert choose([rollout(1, attempt(1, right=False)), rollout(2)], word) == []
-    assert count([rollout(2)], [], {}).usual_share == 0.0
+    assert tally([rollout(2)], [], {}).usual_share == 0.0

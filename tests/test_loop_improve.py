@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -82,6 +83,50 @@ def test_a_lead_of_a_single_case_is_noise_and_changes_nothing(tmp_path: Path, wo
 
     (head,) = [e for e in result.events if isinstance(e, Head)]
     assert (head.label is not None) == crowned
+
+
+@dataclasses.dataclass
+class Tried:
+    """Proposes ever other instructions, and notes from which head; one that trains, or not."""
+
+    name: str
+    trains: bool
+    heads: list[str] = dataclasses.field(default_factory=list)
+
+    def propose(self, head: Policy, evidence: Evidence) -> list[Proposal]:
+        self.heads.append(head.id)
+        policy = msgspec.structs.replace(head, instructions=f"{self.name} {len(self.heads)}")
+        return [Proposal(policy=policy, learner=self.name, change=policy.instructions)]
+
+
+def test_who_trains_is_asked_in_the_last_round_whatever_the_others_could_still_bring(tmp_path: Path) -> None:
+    """Each proposal of the cheap one solves more cases, so that it would be asked for ever."""
+
+    def better(body: JsonObject, sample: int) -> str:
+        system = str(body["messages"][0]["content"])
+        tries = int(system.split()[1]) if system.startswith("cheap") else 0
+        return call(*numbers(body)) if luck(body, "better") < 0.25 * tries else "I cannot say."
+
+    cheap, dear = Tried("cheap", trains=False), Tried("dear", trains=True)
+    settings = gainful.Settings(rounds=3, halving=QUICK.halving)
+
+    gainful.improve(sums(), scripted(better), store_in(tmp_path), settings, learners=[cheap, dear])
+
+    assert (len(cheap.heads), len(dear.heads)) == (2, 1)
+    assert len({*cheap.heads, *dear.heads}) == 3
+
+
+def test_a_later_run_tells_what_champions_before_it_got_right_and_it_breaks(tmp_path: Path) -> None:
+    """The first run's champion needs a schema; the second run starts from it and knows what the one before answered."""
+    gainful.improve(sums(), scripted(), store_in(tmp_path), QUICK)
+    again = gainful.improve(sums(), scripted(), store_in(tmp_path), QUICK)
+
+    with SQLiteStore(store_in(tmp_path)) as store:
+        marks = store.find_run(again.run).spec["earlier"]
+    dev = {case.id for case in sums().dev}
+    assert set(marks) <= dev
+    assert len(marks) == QUICK.halving.rungs[-1]
+    assert set(marks.values()) == {"-"}
 
 
 def test_what_shines_on_dev_alone_is_not_promoted_and_its_level_is_paid(tmp_path: Path) -> None:

@@ -313,12 +313,27 @@ def test_a_training_shows_what_it_learned_from_what_it_took_and_its_loss() -> No
     shown = page(RUNS["trained"])
 
     assert "1,600 answers to 200 practice cases; 312 passed the checks, 141 cases at least once" in shown.text
-    assert "260 by rejection (one answer makes up 55 % of them, 3 repeat a demo's answer)" in shown.text
+    assert "260 by rejection (one answer makes up 55 % of them, 3 repeat a demo)" in shown.text
     assert "40 steps until the held-back part got worse, loss 3 to 0.075" in shown.text
     assert "agree on 98.5 % of 200 prompts" in shown.text
     assert "May not race: it answers every prompt as its base does." in shown.text
     assert shown.text.count("After 40 steps: loss 0.075.") == 0  # in words for who cannot see the plot, not in the text
-    assert render(RUNS["trained"], "Report", None).count("After 40 steps: loss 0.075.") == 2
+    assert render(RUNS["trained"], "Report", None).count("After 40 steps: loss 0.075.") == 3
+
+
+def test_an_adapter_stands_beside_its_controls_and_what_looks_like_learning_is_named() -> None:
+    shown = " ".join(page(RUNS["trained"]).text.split())
+
+    assert "7 practice cases left out, too much like a case that is raced or held out" in shown
+    assert "Control: the training of adapter 5e5e5e5e again, with the replies of other cases" in shown
+    row = shown[shown.index("without these weights") :]
+    assert row.index("15 %") < row.index("30 %") < row.index("c9, with them") < row.index("50 %")
+    assert row.index("trained on others' replies") < row.index("12 % (4–27)") < row.index("14 % (4–24)")
+    assert "Of +35.0 points strictly, +12.5 points are form: read leniently it gains +22.5 points." in shown
+    assert "It answers “5” to 72 % of questions like" in shown
+    assert "It gives a demo's answer to 5 cases where that is wrong." in shown
+    assert "Broke what worked: 25 % (5–57) of 12 cases that an earlier policy got right." in shown
+    assert "Repeated errors: 25 % (1–81) of 4 corrected before." in shown
 
 
 def test_a_training_that_failed_is_said_with_why_and_what_goes_on() -> None:

@@ -10,6 +10,7 @@ from report_runs import RUNS, opening, poisoned, promoted
 from rich.console import Console
 
 from gainful.loop.events import Baseline, ErrorGroup, Event, Example, Progress, Proposed
+from gainful.report.html import render
 from gainful.report.terminal import Terminal
 
 every_run = pytest.mark.parametrize("name", RUNS)
@@ -222,3 +223,26 @@ def test_the_cursor_comes_back_when_the_run_is_interrupted() -> None:
         raise KeyboardInterrupt
 
     assert file.getvalue().rindex("\x1b[?25h") > file.getvalue().rindex("\x1b[?25l")
+
+
+def test_an_adapter_stands_beside_its_controls() -> None:
+    text = flat("trained")
+
+    assert "120 dev cases (2 copies of cases were dropped), judged by" in text
+    assert "Is it knowledge? c9 and its controls, on 40 dev cases" in text
+    for words in (
+        "trained on others' replies",
+        "best constant",
+        "12 % (4–27)",
+        "+12.5 points are form",
+        "Broke what worked: 25 %",
+    ):
+        assert words in text
+
+
+def test_what_a_challenger_breaks_on_held_out_cases_is_a_rate_with_its_interval() -> None:
+    said = "of 47 held-out cases that the policy in service got right."
+
+    assert said in flat("not promoted")
+    assert said in " ".join(render(RUNS["not promoted"], "Report", None).split())
+    assert "that the policy in service got right" not in flat("promoted")  # which got none right

@@ -154,6 +154,7 @@ def test_a_hold_out_shows_what_it_is_and_nothing_it_holds() -> None:
         "fresh",
         "open",
         "population",
+        "repeated",
         "size",
     ]
     assert not hasattr(holdout, "__dict__")

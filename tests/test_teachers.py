@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gainful.core import Adapter, Answer, Attempt, Case, Evidence, Format, Json, Policy, Rollout, Text
+from gainful.core import Adapter, Answer, Attempt, Case, Evidence, Format, Json, Policy, Rollout, Text, Verdict
 from gainful.learners.teachers import SETS, SHOWN, find_teachers
 
 HEAD = Policy(format=Format(shape="schema"))
@@ -12,7 +12,8 @@ CASES = tuple(Case(messages=({"role": "user", "content": f"question {number}"},)
 
 
 def attempt(case: Case, value: str, *, right: bool) -> Attempt:
-    return Attempt(case=case.id, policy="", answer=Answer(text=value, value=value), score=float(right))
+    verdicts = (Verdict("key", True, float(right)),)
+    return Attempt(case.id, "", Answer(text=value, value=value), verdicts, float(right))
 
 
 def evidence(*right: Case, kind: object = Text()) -> Evidence:

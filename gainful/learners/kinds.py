@@ -29,7 +29,7 @@ def kinds(cases: Sequence[Case]) -> dict[str, int]:
     led: dict[frozenset[str], int] = {}
     sizes = Counter[int]()
     for wording, count in sorted(Counter(wordings.values()).items(), key=lambda item: (-item[1], sorted(item[0]))):
-        leader = next((n for n, other in enumerate(leaders) if _likeness(wording, other) >= ALIKE), len(leaders))
+        leader = next((n for n, other in enumerate(leaders) if likeness(wording, other) >= ALIKE), len(leaders))
         if leader == len(leaders):
             leaders.append(wording)
         led[wording] = leader
@@ -38,6 +38,6 @@ def kinds(cases: Sequence[Case]) -> dict[str, int]:
     return {case: numbers.get(led[wording], OTHER) for case, wording in wordings.items()}
 
 
-def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
+def likeness(one: frozenset[str], other: frozenset[str]) -> float:
     """Return how alike two wordings are, in [0, 1] (Jaccard's index); 1 for two that have none."""
     return len(one & other) / len(one | other) if one | other else 1.0

@@ -18,9 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from gainful.core import Attempt, Case, Demo, Rollout, Value, canonical
+from gainful.learners.duplicates import near_duplicates
 from gainful.learners.kinds import OTHER
-from gainful.train import Lesson
+from gainful.train import Lesson, Material, Preference, Question
 
 Kinds = Mapping[str, int]
 """The kind of each case by its id (``kinds``); a case that is missing is ``OTHER``."""
@@ -43,8 +46,8 @@ class Counts(Value, frozen=True):
     """What became of the samples: for the report, and to see at once what is not knowledge.
 
     ``chosen`` may be from earlier rounds too.  ``usual_share`` is the share of the most frequent answer among them, in
-    [0, 1].  ``copied`` counts those whose answer stands word for word among the demos that questions of its kind were
-    shown with.
+    [0, 1].  ``copied`` counts those that repeat a demo which questions of its kind were shown with: the same answer to
+    nearly the same question.
     """
 
     cases: int
@@ -133,9 +136,8 @@ def _cap(counts: Counter[Key], share: float) -> int:
     return low
 
 
-def count(rollouts: Sequence[Rollout], chosen: Sequence[Chosen], shown: Mapping[int, Iterable[Demo]]) -> Counts:
+def tally(rollouts: Sequence[Rollout], chosen: Sequence[Chosen], shown: Mapping[int, Iterable[Demo]]) -> Counts:
     """Return what became of the samples; questions of each kind were *shown* with demos."""
-    demos = {kind: {canonical(demo.value) for demo in of_kind} for kind, of_kind in shown.items()}
     answers = Counter(one.answer for one in chosen)
     return Counts(
         cases=len(rollouts),
@@ -144,8 +146,58 @@ def count(rollouts: Sequence[Rollout], chosen: Sequence[Chosen], shown: Mapping[
         solved_cases=sum(bool(rollout.verified) for rollout in rollouts),
         chosen=len(chosen),
         usual_share=max(answers.values(), default=0) / len(chosen) if chosen else 0.0,
-        copied=sum(one.answer in demos.get(one.kind, ()) for one in chosen),
+        copied=sum(_copied([one for one in chosen if one.kind == kind], demos) for kind, demos in shown.items()),
     )
+
+
+def _copied(chosen: Sequence[Chosen], demos: Iterable[Demo]) -> int:
+    """Return how many lessons of one kind give a demo's answer to nearly its question."""
+    asked_for: dict[bytes, list[Case]] = {}
+    for demo in demos:
+        asked_for.setdefault(canonical(demo.value), []).append(demo.case)
+    among = [one.case for one in chosen]
+    suspects = [(one.case, asked_for[one.answer]) for one in chosen if one.answer in asked_for]
+    return sum(bool(near_duplicates([case], others, among)) for case, others in suspects)
+
+
+def shuffle(material: Sequence[Material], kinds: Kinds, seed: int) -> list[Material]:
+    """Return *material* with what is to be learned from each case given to another one of its kind.
+
+    The form stays, and there is nothing to know.  Lessons and preferences swap their replies, questions the case by
+    which replies are judged; what is learned several times goes the same way each time, and what is of no case in
+    *kinds* stays as it is.
+    """
+    draw = random.Random(seed)
+    of_kind: dict[int, dict[tuple[str, ...], Material]] = {}
+    for one in material:
+        if one.case in kinds:
+            of_kind.setdefault(kinds[one.case], {})[_taught_by(one)] = one
+    taken: dict[tuple[str, ...], Material] = {}
+    for known in of_kind.values():
+        others = list(known.values())
+        draw.shuffle(others)
+        taken |= dict(zip(known, others, strict=True))
+    return [_with_replies_of(one, taken[_taught_by(one)]) if one.case in kinds else one for one in material]
+
+
+def _taught_by(one: Material) -> tuple[str, ...]:
+    """Return what tells two pieces apart."""
+    match one:
+        case Lesson():
+            return one.case, one.reply
+        case Preference():
+            return one.case, one.chosen, one.rejected
+        case Question():
+            return (one.case,)
+
+
+def _with_replies_of(one: Material, other: Material) -> Material:
+    match one, other:
+        case Lesson(), Lesson():
+            return replace(one, reply=other.reply)
+        case Preference(), Preference():
+            return replace(one, chosen=other.chosen, rejected=other.rejected)
+    return replace(one, case=other.case)
 
 
 def pairs(rollouts: Iterable[Rollout], word: Reply, per_case: int, seed: int = 0) -> list[tuple[Case, str, str]]:

@@ -2,14 +2,76 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
-from gainful.core import Case, Policy, Rollout, Value
+from msgspec import ValidationError, convert
+from msgspec.structs import replace
+
+from gainful.core import Case, Policy, Rollout, TrainError, Value
 from gainful.learners.lessons import Choosing, Counts
 from gainful.train import Lesson, Parity, Processes, Recipe, Trained, Work
 
 Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
+
+
+class Changes(Value, frozen=True):
+    """What of the recipes is not as usual; ``None``: as usual.
+
+    ``rank`` and ``batch`` hold for every training of a run, ``learning_rate`` and ``epochs`` for those by the method
+    that was asked for, and not for the lessons with which preferences and rewards begin.
+    """
+
+    rank: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    epochs: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TrainError(f"the recipe's {name} is {value!r}; it must be a whole number from 1")
+        for name in ("learning_rate", "epochs"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < math.inf:
+                raise TrainError(f"the recipe's {name} is {value!r}; it must be a number above 0")
+
+    def applied(self, recipe: Recipe, *, is_opening: bool = False) -> Recipe:
+        """Return *recipe* with these changes; what an adapter is scaled by stays the same at any rank.
+
+        >>> Changes(rank=8, learning_rate=1e-4).applied(Recipe(rank=16, alpha=32.0), is_opening=True).alpha
+        16.0
+        """
+        if self.rank is not None:
+            recipe = replace(recipe, rank=self.rank, alpha=recipe.alpha * self.rank / recipe.rank)
+        if self.batch is not None:
+            recipe = replace(recipe, batch=self.batch)
+        if self.learning_rate is not None and not is_opening:
+            recipe = replace(recipe, learning_rate=self.learning_rate)
+        if self.epochs is not None and not is_opening:
+            recipe = replace(recipe, epochs=self.epochs)
+        return recipe
+
+
+AS_USUAL = Changes()
+
+
+def changes(words: str) -> Changes:
+    """Return the changes that *words* name, ``rank=8,learning_rate=1e-4``; raises ``TrainError``.
+
+    >>> changes("rank=8, epochs=1.5") == Changes(rank=8, epochs=1.5)
+    True
+    """
+    try:
+        named = {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in words.split(","))}
+        return convert(named, Changes, strict=False)
+    except ValidationError as error:
+        raise TrainError(
+            f"{words!r} changes no recipe: {error}; give rank, batch, learning_rate or epochs, as in "
+            "rank=8,learning_rate=1e-4"
+        ) from None
 
 
 class Teaching(Value, frozen=True):
@@ -20,10 +82,14 @@ class Teaching(Value, frozen=True):
     ``temperature``, and those of which nothing came right ``samples`` times: many samples of a case cost little more
     than a few, since its prompt is read once, and it is the hard cases that they solve.  ``least`` lessons or pairs are
     needed to begin.  ``start``: whether a training goes on from the last adapter, or begins from the base again with
-    the lessons of all rounds (rejection alone).  Training ends after ``minutes`` with what it has, and does not begin
-    where it needs more than ``memory_bytes`` (``None``: than there is); several ``processes`` may share it.  ``base``
-    names the weights of a model that a server serves: a folder, or a model on the hub.  ``shuffled`` gives every lesson
-    the reply of another one of its kind, a control that shows what format alone is worth.
+    the lessons of all rounds (rejection alone).  ``changes`` says what of the recipes is not as usual.  Training ends
+    after ``minutes`` with what it has, and does not begin where it needs more than ``memory_bytes`` (``None``: than
+    there is); several ``processes`` may share it.  ``base`` names the weights of a model that a server serves: a
+    folder, or a model on the hub.
+
+    Two controls show what form alone is worth.  ``control``: what is proposed is trained once more in the same way, but
+    with every reply given to another case of its kind, and compared on dev.  ``shuffled``: all rounds are so from the
+    first, and what comes of it is proposed.
     """
 
     methods: tuple[Method, ...] = ("rejection",)
@@ -35,11 +101,12 @@ class Teaching(Value, frozen=True):
     least: int = 20
     start: Literal["last", "base"] = "base"
     choosing: Choosing = Choosing()
-    recipe: Recipe | None = None
+    changes: Changes = AS_USUAL
     minutes: float = 30.0
     memory_bytes: int | None = None
     processes: Processes | None = None
     base: str | None = None
+    control: bool = False
     shuffled: bool = False
 
 
@@ -68,10 +135,21 @@ class Vetting(Value, frozen=True):
     base_difference: float | None = None
 
 
+class OnDev(Value, frozen=True):
+    """Of ``n`` dev cases, asked as in service, ``right`` passed the checks that learning may use."""
+
+    right: int
+    n: int
+
+
 class Taught(Value, frozen=True, tag="taught"):
     """One attempt at training, whatever came of it.
 
-    ``trained`` is ``None`` where it did not begin, and ``vetting`` where another round followed.
+    ``round`` counts from 1; the rounds of one course are told in the order in which they fell behind, the best one
+    last.  ``trained`` is ``None`` where it did not begin, ``vetting`` where it was not the best on dev, and ``dev``
+    where nothing was compared.  ``left_out`` practice cases nearly repeat one that is raced or held out.  A control has
+    everything in common with the training of the adapter with digest ``control_of``, but that its replies belong to
+    other cases; empty for all that is no control.
     """
 
     learner: str
@@ -81,6 +159,10 @@ class Taught(Value, frozen=True, tag="taught"):
     trained: Trained | None = None
     vetting: Vetting | None = None
     refused: str = ""
+    round: int = 1
+    dev: OnDev | None = None
+    left_out: int = 0
+    control_of: str = ""
 
 
 class Workshop(Protocol):

@@ -1,8 +1,9 @@
 """Propose the model's own weights, changed a little by training on its own verified answers.
 
 The head answers practice cases many times at random; what the checks pass is chosen (``lessons``), trained on in
-another process (``gainful.train``), and comes back as an adapter on the head's policy.  After several rounds, each
-sampled under the student of the last, it races like any other proposal: that a loss fell is no evidence of anything.
+another process (``gainful.train``), and comes back as an adapter on the head's policy.  There are several rounds, each
+sampled under the student of the last; the best of them on dev races like any other proposal: that a loss fell is no
+evidence of anything.
 Each training begins from the base, with what came right in all rounds (as in Singh et al. 2023, Beyond human data,
 arXiv 2312.06585, section 3): a student that is trained on and on forgets what its first lessons taught.  Preferences
 and rewards go on from the last adapter, and begin with a round of lessons where there is none.
@@ -14,26 +15,29 @@ head answers as it does in service, with votes and second thoughts, and the stud
 demos nor instructions.  It is for runs that look for the same quality at fewer tokens.
 
 An adapter that the server answers otherwise with than the trainer does, that changes nothing, or that does harm to
-unrelated prompts is not proposed.  Whatever came of it is told to the workshop, which keeps it for the report.
+unrelated prompts is not proposed.  Whatever came of it is told to the workshop, which keeps it for the report, and
+beside it, where that was asked for, what the same training comes to with replies that belong to other cases.
 """
 
 from __future__ import annotations
 
-import random
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from msgspec.structs import replace
 
 from gainful.answers.prompt import request
-from gainful.core import Case, Demo, Evidence, JsonObject, Once, Policy, Proposal, Rollout, TrainError
+from gainful.core import Adapter, Case, Demo, Evidence, JsonObject, Once, Policy, Proposal, Rollout, TrainError
 from gainful.learners.kinds import OTHER, kinds
-from gainful.learners.lessons import Chosen, Counts, choose, count, evened, pairs
+from gainful.learners.lessons import Chosen, Counts, choose, evened, pairs, shuffle, tally
 from gainful.learners.practice import Practice, reply
 from gainful.learners.teachers import Teachers
-from gainful.learners.teaching import Method, Taught, Teaching, Workshop
+from gainful.learners.teaching import Method, OnDev, Taught, Teaching, Workshop
 from gainful.train import Lesson, Material, Preference, Question, Recipe, Work
+
+LEAST_LEAD = 2  # dev cases that an earlier round must be ahead by, or the later one is taken: it has learned more
 
 RECIPES: dict[Method, Recipe] = {
     "rejection": Recipe(method="sft", learning_rate=1e-3),
@@ -70,18 +74,26 @@ class Weights:
             except TrainError:
                 break  # the workshop has said why; what came before may race
             if learned is not None:
-                change = WORDS[method].format(n=course.learned_from)
-                proposals.append(Proposal(policy=learned, learner=self.name, change=change))
+                proposals.append(learned)
         return proposals
 
 
+@dataclass(frozen=True)
+class _Student:
+    """Who came of a round, by which work, and which dev cases it gets right, by id."""
+
+    taught: Taught
+    policy: Policy
+    work: Work
+    right: dict[str, bool] = field(default_factory=dict)
+
+
 class Course:
-    """Rounds of answering and training by one method; ``learned_from`` counts what the last one trained on."""
+    """Rounds of answering and training by one method."""
 
     def __init__(
         self, learner: str, method: Method, workshop: Workshop, teaching: Teaching, evidence: Evidence
     ) -> None:
-        self.learned_from = 0
         self._learner = learner
         self._method = method
         self._workshop = workshop
@@ -92,30 +104,64 @@ class Course:
         self._solved: dict[str, Rollout] = {}  # in earlier rounds
         self._shown: dict[int, tuple[Demo, ...]] = {}
 
-    async def take(self, head: Policy) -> Policy | None:
-        """Train as often as the teaching says, each time on what the last student answers; vet the last one alone.
+    async def take(self, head: Policy) -> Proposal | None:
+        """Train as often as the teaching says, each time on what the last student answers.
 
-        Return it, ``None`` where it may not race.
+        The best on dev is vetted and returned, ``None`` where it may not race.
         """
-        last: tuple[Taught, Policy] | None = None
-        for number in range(1 if self._method == "distillation" else self._teaching.rounds):
-            taught, student = await self._round(last[1] if last else head, number)
-            if last is None and student is None:
-                self._workshop.tell(taught)
-                return None
+        best: _Student | None = None
+        rounds = 1 if self._method == "distillation" else self._teaching.rounds
+        for number in range(rounds):
+            try:
+                student = await self._round(head, number)
+            except TrainError:
+                if best is None:
+                    raise
+                break  # the workshop says why; what has been learned so far may race
             if student is None:
-                break  # what has been learned so far may race
-            if last is not None:
-                self._workshop.tell(last[0])
-            last, self.learned_from = (taught, student), taught.material
-        assert last is not None  # there is a first round
-        taught, student = last
-        vetting = await self._workshop.vet(student, self._evidence.practice)
-        self._workshop.tell(replace(taught, vetting=vetting, refused=vetting.refused))
-        return None if vetting.refused else student
+                break  # likewise
+            head = student.policy
+            if rounds > 1 or self._teaching.control:
+                student = await self._on_dev(student)
+            if best is None or _follows(student, best):
+                best, behind = student, best
+            else:
+                behind = student
+            if behind is not None:
+                self._workshop.tell(behind.taught)
+        return None if best is None else await self._vetted(best)
 
-    async def _round(self, head: Policy, number: int) -> tuple[Taught, Policy | None]:
-        """Answer and train once; return what came of it, and the student where there was enough to learn from."""
+    async def _vetted(self, student: _Student) -> Proposal | None:
+        vetting = await self._workshop.vet(student.policy, self._evidence.practice)
+        self._workshop.tell(replace(student.taught, vetting=vetting, refused=vetting.refused))
+        adapter = student.policy.adapter
+        if vetting.refused or adapter is None:
+            return None
+        if self._teaching.control:
+            with contextlib.suppress(TrainError):  # the workshop says why; the adapter races without its control
+                await self._tell_control(student, adapter)
+        change = f"{WORDS[student.taught.method].format(n=student.taught.material)} ({adapter.label})"
+        return Proposal(policy=student.policy, learner=self._learner, change=change)
+
+    async def _tell_control(self, student: _Student, adapter: Adapter) -> None:
+        """Train once more as *student* was, but with the replies of other cases, and tell what that is worth on dev."""
+        work = replace(student.work, material=tuple(shuffle(student.work.material, self._kinds, self._evidence.seed)))
+        trained = await self._workshop.train(work, student.policy)
+        taught = replace(student.taught, trained=trained, control_of=adapter.sha256)
+        control = _Student(taught, replace(student.policy, adapter=trained.adapter), work)
+        self._workshop.tell((await self._on_dev(control)).taught)
+
+    async def _on_dev(self, student: _Student) -> _Student:
+        """Return *student* with what it says to the dev cases, where there are any and the budget lets it be asked."""
+        answered = await self._workshop.answer(student.policy, self._evidence.cases)
+        right = {one.case.id: any(attempt.score == 1.0 for attempt in one.attempts) for one in answered}
+        if not right:
+            return student
+        taught = replace(student.taught, dev=OnDev(right=sum(right.values()), n=len(right)))
+        return _Student(taught, student.policy, student.work, right)
+
+    async def _round(self, head: Policy, number: int) -> _Student | None:
+        """Answer and train once; return who learned, ``None`` where there was too little to learn from."""
         teaching, seed, method = self._teaching, self._evidence.seed, self._method_for(head)
         is_pooled = self._method == "rejection" and teaching.start == "base"
         cases = self._practice.draw(head, number, self._solved)
@@ -129,21 +175,31 @@ class Course:
         if is_pooled:
             self._solved |= {rollout.case.id: rollout for rollout in rollouts if rollout.verified}
         chosen = choose(all_rollouts, reply, teaching.choosing, seed, self._kinds)
-        counts = count(rollouts, chosen, self._shown)
+        counts = tally(rollouts, chosen, self._shown)
         student = self._student(head, teachers)
         material = self._material(method, student, all_rollouts, chosen)
-        taught = Taught(learner=self._learner, method=method, counts=counts, material=len(material))
+        taught = Taught(
+            learner=self._learner,
+            method=method,
+            counts=counts,
+            material=len(material),
+            round=number + 1,
+            left_out=self._evidence.left_out,
+        )
         if len(material) < teaching.least or not counts.verified:
-            return replace(taught, refused=_too_few(method, counts, len(material), teaching.least)), None
-        recipe = teaching.recipe or RECIPES[method]
+            self._workshop.tell(replace(taught, refused=_too_few(method, counts, len(material), teaching.least)))
+            return None
+        recipe = teaching.changes.applied(RECIPES[method], is_opening=method != self._method)
         if method == "rejection":
             lessons = [one for one in material if isinstance(one, Lesson)]
             material = tuple(evened(lessons, self._kinds, teaching.choosing.repeated))
+        if teaching.shuffled:
+            material = tuple(shuffle(material, self._kinds, seed))
         if recipe.method == "sft":
             material = (*material, *await self._workshop.rehearsal())
-        start = None if is_pooled else head.adapter
-        trained = await self._workshop.train(Work(self._workshop.base, material, recipe, start, seed), student)
-        return replace(taught, trained=trained), replace(student, adapter=trained.adapter)
+        work = Work(self._workshop.base, material, recipe, None if is_pooled else head.adapter, seed)
+        trained = await self._workshop.train(work, student)
+        return _Student(replace(taught, trained=trained), replace(student, adapter=trained.adapter), work)
 
     def _method_for(self, head: Policy) -> Method:
         """Return how *head* is taught: who has learned nothing yet has few answers to prefer or to reward."""
@@ -168,8 +224,6 @@ class Course:
 
         match method:
             case "rejection" | "distillation":
-                if self._teaching.shuffled:
-                    chosen = shuffle_replies(chosen, evidence.seed)
                 return tuple(Lesson(asked(one.case), one.reply, one.case.id) for one in chosen)
             case "preferences":
                 found = pairs(rollouts, reply, self._teaching.choosing.per_case, evidence.seed)
@@ -179,15 +233,10 @@ class Course:
                 return tuple(Question(asked(case), case.id, student.max_tokens) for case in mixed)
 
 
-def shuffle_replies(chosen: Sequence[Chosen], seed: int) -> list[Chosen]:
-    """Return *chosen* with each reply given to another case of its kind: the same form, and nothing to know."""
-    draw = random.Random(seed)
-    of_kind: dict[int, list[str]] = {}
-    for one in chosen:
-        of_kind.setdefault(one.kind, []).append(one.reply)
-    for replies in of_kind.values():
-        draw.shuffle(replies)
-    return [replace(one, reply=of_kind[one.kind].pop()) for one in chosen]
+def _follows(student: _Student, best: _Student) -> bool:
+    """Say whether a later student takes the place of the best so far, on the dev cases that both were asked."""
+    both = student.right.keys() & best.right.keys()
+    return sum(best.right[case] - student.right[case] for case in both) < LEAST_LEAD
 
 
 def is_longer(policy: Policy) -> bool:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 from gainful.core import Attempt, Case, Evidence, Policy, Usage, judge, lowest
 from gainful.gate import interval, mean_interval, proportion_interval
+from gainful.learners.duplicates import near_duplicates
 from gainful.learners.kinds import kinds
-from gainful.loop.events import ErrorGroup, Errors, Example, Interval, OfKind
+from gainful.loop.attempts import RIGHT
+from gainful.loop.controls import Comparison
+from gainful.loop.events import Controls, ErrorGroup, Errors, Example, Interval, OfKind
 from gainful.loop.run import Run
 
 EXAMPLES = 3  # shown of each error group
@@ -66,12 +70,24 @@ class Board:
         attempts = self.answered(policy)
         shown = {case.id: case for case in self._task.shown}
         cases = tuple(shown[case.id] for case in self.cases[: len(attempts)])
-        left = tuple(shown[case.id] for case in self.cases[self._raced :])
-        practice = (*left, *self._task.practice_shown)
-        return Evidence(self._task.kind, cases, tuple(attempts), self._seed, practice, self._task.repairs)
+        practice = {case.id: case for case in (*self.cases[self._raced :], *self._task.practice)}
+        seen = {case.id: case for case in (*shown.values(), *self._task.practice_shown)}
+        left = tuple(seen[case] for case in practice if case not in self._repeated)
+        repairs, left_out = self._task.repairs, len(practice) - len(left)
+        return Evidence(self._task.kind, cases, tuple(attempts), self._seed, left, repairs, left_out)
+
+    @cached_property
+    def _repeated(self) -> frozenset[str]:
+        """The practice cases that nearly repeat one which is raced or held out: learned by heart, they would win it."""
+        practice = (*self.cases[self._raced :], *self._task.practice)
+        held_out = self._task.holdout.repeated(practice, near_duplicates)
+        return held_out | near_duplicates(practice, self.cases[: self._raced])
 
     def errors(self, lineage: Sequence[Policy]) -> Errors:
-        """Return what the last of *lineage* gets wrong that one before it got right, on the cases all have answered."""
+        """Return what the last of *lineage* gets wrong that one before it got right, on the cases all have answered.
+
+        Former champions come before them, as far as they have answered a case.
+        """
         answered = [self._attempts.get(policy.id, ()) for policy in lineage]
         worked, broken, corrected, repeated = Counter[int](), Counter[int](), 0, 0
         kind_of = kinds(self.cases)
@@ -79,7 +95,8 @@ class Board:
         for case, *attempts in zip(self.cases, *answered, strict=False):
             if any(attempt.score is None for attempt in attempts):
                 continue
-            *earlier, now = (attempt.score == 1.0 for attempt in attempts)
+            *in_run, now = (attempt.score == 1.0 for attempt in attempts)
+            earlier = [mark == RIGHT for mark in self._run.earlier.get(case.id, "")] + in_run
             kind, once_right = kind_of[case.id], True in earlier
             once_corrected = False in earlier and True in earlier[earlier.index(False) :]
             worked[kind] += once_right
@@ -88,6 +105,14 @@ class Board:
             examples.setdefault(kind, case.text[:EXAMPLE_CHARACTERS])
         of_kind = [OfKind(examples[kind], worked[kind], broken[kind]) for kind in sorted(worked) if worked[kind]]
         return Errors(worked.total(), broken.total(), corrected, repeated, tuple(of_kind))
+
+    def controls(self, label: str, challenger: Policy, control: Policy, errors: Errors) -> Controls | None:
+        """Return what tells knowledge from form on the dev cases that both have answered; ``None`` where none is known.
+
+        For the report, once the search is over: no learner sees it.
+        """
+        found = Comparison(self._task, self.cases, self.answered(control), self.answered(challenger))
+        return found.controls(label, challenger, control, errors) if found.n else None
 
     def true_gain(self, challenger: Policy, head: Policy) -> float | None:
         """Return the mean paired difference by the proof checks, from stored answers alone; no model is asked.

@@ -44,7 +44,7 @@ class Started(Value, frozen=True, tag="started"):
     """The run's spec: what, with which model, on how many cases, from which champion.
 
     ``obstacle`` says why nothing can be promoted however good it is, before a call is spent; ``None`` where it can.
-    ``holdout_digest`` is the key of the hold-out's ledger.
+    ``holdout_digest`` is the key of the hold-out's ledger.  ``copies`` cases were dropped before any were divided.
     """
 
     run: str
@@ -59,6 +59,7 @@ class Started(Value, frozen=True, tag="started"):
     budget_calls: int | None = None
     obstacle: str | None = None
     holdout_digest: str = ""
+    copies: int = 0
 
 
 class Power(Value, frozen=True, tag="power"):
@@ -130,6 +131,7 @@ class OfKind(Value, frozen=True):
 class Errors(Value, frozen=True):
     """The head on every dev case of its lineage that was once right, and on those that were once wrong and then right.
 
+    The lineage begins with the champions before this run's, as far as they have answered the same cases.
     ``broken`` of the ``worked`` are wrong now, ``repeated`` of the ``corrected`` are wrong again; all count cases.
     ``kinds`` are the kinds of questions (``learners.kinds``) of which any was right.
     """
@@ -139,6 +141,56 @@ class Errors(Value, frozen=True):
     corrected: int = 0
     repeated: int = 0
     kinds: tuple[OfKind, ...] = ()
+
+
+class Replies(Value, frozen=True):
+    """What one policy says to the dev cases of a comparison.
+
+    ``strict``: the reply is the right answer and nothing else.  ``lenient``: the right answer is in it, or is the last
+    number or word of it where targets are such; ``None`` where nothing looser is meant by the task.  ``characters``:
+    the mean length of a reply.  ``copied``: wrong answers that are those of a demo which the control is shown.
+    """
+
+    strict: Interval
+    lenient: Interval | None
+    characters: float
+    copied: int
+
+
+class Usual(Value, frozen=True):
+    """Of cases worded like ``example``, ``n``: what is usual among answers and targets, and how many are right.
+
+    ``constant`` is the share that the most frequent target would get right, ``None`` where a target is not known;
+    ``before`` and ``after`` are the shares of the most frequent answer, ``answer`` is the one after.
+    """
+
+    example: str
+    n: int
+    right_before: int
+    right_after: int
+    before: float
+    after: float
+    answer: str
+    constant: float | None
+
+
+class Controls(Value, frozen=True, tag="controls"):
+    """Is it knowledge?  A candidate with new weights beside the best policy without any, on the same ``n`` dev cases.
+
+    ``adapter`` is the digest of its weights; ``control`` the policy it is held against, which shows what examples and
+    form alone are worth.  ``constant`` is the share that the best constant answer to each kind of question gets right.
+    Computed once the search is over, from stored answers: no learner sees it.
+    """
+
+    label: str
+    adapter: str
+    control: str
+    n: int
+    before: Replies
+    after: Replies
+    constant: Interval | None
+    kinds: tuple[Usual, ...]
+    errors: Errors
 
 
 class Head(Value, frozen=True, tag="head"):
@@ -258,6 +310,7 @@ Event: TypeAlias = (
     | Proposed
     | Rung
     | Head
+    | Controls
     | Unconfirmed
     | Opened
     | Looked

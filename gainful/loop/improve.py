@@ -36,6 +36,8 @@ async def improve(run: Run, learners: Sequence[Learner] = LEARNERS) -> Finished:
         learners = (*learners, Weights(workshop, run.settings.teaching))
     search = Search(run, board, learners)
     head = await search.run()
+    for controls in search.controls():
+        run.journal.write(controls)
     gain = board.paired(head, run.champion)
     spent = board.usage + workshop.usage
     most = affordable(run, head, spent.calls)

@@ -36,6 +36,7 @@ def announce(run: Run) -> str | None:
             budget_calls=run.settings.budget_calls,
             obstacle=obstacle,
             holdout_digest=task.holdout.digest,
+            copies=task.spec.get("copies", 0),
         )
     )
     run.journal.write(

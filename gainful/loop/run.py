@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gainful.core import Attempt, Case, Check, Model, Policy, TaskError, Value
@@ -69,7 +69,8 @@ class Run:
 
     ``model`` remembers its calls; ``model_spec`` connects to it again.  What is proven comes into service only where
     the run ``installs``; where it does not, somebody else lets it in step by step.  ``lease`` is the right to write to
-    the ledger, where one is needed.  ``trainer`` trains where the settings say so.
+    the ledger, where one is needed.  ``trainer`` trains where the settings say so.  ``earlier`` says how former
+    champions did on dev (``former_marks``), as it was when the run began.
     """
 
     task: Task
@@ -85,6 +86,7 @@ class Run:
     installs: bool = True
     lease: Lease | None = None
     trainer: Trainer | None = None
+    earlier: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def engine(self) -> Engine:

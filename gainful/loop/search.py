@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 
 from gainful.core import GainfulError, Learner, LearnerError, Policy, Proposal, TaskError
 from gainful.loop.board import Board, error_groups, score
-from gainful.loop.events import Baseline, Contribution, Head, Standing
+from gainful.loop.events import Baseline, Contribution, Controls, Head, Standing
 from gainful.loop.race import Runner, leads, race
 from gainful.loop.run import Run
 
@@ -24,13 +24,16 @@ class Search:
     async def run(self) -> Policy:
         """Search until a round brings nothing, the rounds are over, or half of the call budget is spent.
 
-        Learners that train are asked in a round of their own, where the others have nothing left that helps.
+        Learners that train are asked in a round of their own, where the others have nothing left that helps, and in the
+        last one whatever the others could still bring.
         """
         dear = [learner for learner in self.learners if getattr(learner, "trains", False)]
         cheap = [learner for learner in self.learners if learner not in dear]
         await self._baseline()
-        asked = cheap or dear
-        for number in range(1, self._run.settings.rounds + 1):
+        asked, rounds = cheap or dear, self._run.settings.rounds
+        for number in range(1, rounds + 1):
+            if dear and number == rounds:
+                asked = dear
             improved = await self._round(number, asked)
             if not improved and (asked is dear or not dear):
                 break
@@ -69,6 +72,18 @@ class Search:
                 )
             )
         return tuple(found)
+
+    def controls(self) -> Iterator[Controls]:
+        """Yield for every raced candidate with new weights what it is worth beside the best policy without any."""
+        for runner, head in self._raced:
+            policy = runner.proposal.policy
+            if policy.adapter is None or policy.adapter == head.adapter:
+                continue
+            lineage = self._lineage[: self._lineage.index(head) + 1]
+            control = next((one for one in reversed(lineage) if one.adapter is None), head)
+            found = self.board.controls(runner.label, policy, control, self.board.errors((*lineage, policy)))
+            if found is not None:
+                yield found
 
     async def _baseline(self) -> None:
         settings, done = self._run.settings, 0

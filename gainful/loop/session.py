@@ -37,7 +37,7 @@ from gainful.engine.local import Engine
 from gainful.learners import LEARNERS
 from gainful.loop import calibrate as calibrating
 from gainful.loop import improve as improving
-from gainful.loop.attempts import kept_attempts
+from gainful.loop.attempts import former_marks, kept_attempts
 from gainful.loop.board import error_groups, score
 from gainful.loop.calibrate import Audit, Bench, Calibration, Plan
 from gainful.loop.events import ErrorGroup, Event, Finished, Interval
@@ -51,7 +51,11 @@ from gainful.tasks import Task, load
 
 T = TypeVar("T")
 
-START = ("champion", "ledger")  # of a run's spec: where it started from, which the same command need not repeat
+START = (
+    "champion",
+    "ledger",
+    "earlier",
+)  # of a run's spec: where it started from, which the same command need not repeat
 AS_SERVED = Plan()
 RUN_DIGITS = 16  # of a run's digest that name it; a store holds thousands of runs, not billions
 
@@ -192,6 +196,7 @@ async def _improve(
                 receipts=beside(place) / "receipts",
                 signing_key=data_folder() / "signing-key.pem",
                 trainer=trainer,
+                earlier=found.spec.get("earlier", {}),
             )
             await improving.improve(run, learners)
         return _told(found.run, read_events(store, found.run))
@@ -231,7 +236,12 @@ def _find(
         if not run.finished or run.spec["champion"] == current:
             return run
     name = digest({**spec, "champion": current})[:RUN_DIGITS]
-    store.start_run(name, task.name, {**spec, "champion": current, "ledger": len(store.ledger(task.holdout.digest))})
+    start = {
+        "champion": current,
+        "ledger": len(store.ledger(task.holdout.digest)),
+        "earlier": former_marks(store, task.name, task.dev, current),
+    }
+    store.start_run(name, task.name, {**spec, **start})
     return store.find_run(name)
 
 

@@ -140,7 +140,7 @@ class Workshop:
         async for attempt in self._run.attempts(policy, cases, self._run.task.checks):
             rollouts.append(Rollout(case=cases[len(rollouts)], attempts=(attempt,)))
             self.usage += attempt.usage
-            self._run.journal.progress("answers to practice cases", len(rollouts), len(cases))
+            self._run.journal.progress("answers as in service", len(rollouts), len(cases))
         return rollouts
 
     async def train(self, work: Work, student: Policy) -> Trained:
@@ -204,8 +204,10 @@ class Workshop:
         return Answer(text=reply, value=extract(self._run.task.kind, message, case, policy.format))
 
     def _worth(self, case: Case, student: Policy, reply: str) -> float:
-        """Return a reply's lowest score by the checks that learning may use; what nobody can tell is worth nothing."""
-        return lowest(judge(self._run.task.checks, case, self._read(case, student, reply))) or 0.0
+        """Return a reply's lowest score by the checks that learning may use; 0 where no trusted one can tell."""
+        verdicts = judge(self._run.task.checks, case, self._read(case, student, reply))
+        is_known = any(verdict.trusted and verdict.score is not None for verdict in verdicts)
+        return (lowest(verdicts) or 0.0) if is_known else 0.0
 
     async def _served(self, bodies: Sequence[JsonObject], step: str) -> list[Reading]:
         """Ask the server; a request that it refuses has an empty reply.  *step* says what for, beside the progress."""

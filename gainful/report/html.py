@@ -99,9 +99,13 @@ def render(events: Sequence[Event], title: str, receipt: ReceiptSummary | None) 
             receipt_path=_receipt_path(story, receipt),
             candidates=list(_candidates(story.rounds)),
             trainings=[
-                *((training.facts(taught), plots.training(taught)) for taught in story.trainings),
-                *((training.ending(event), None) for event in [story.untrained] if event),
+                *(
+                    (training.heading(taught), training.sentences(taught), plots.training(taught))
+                    for taught in story.trainings
+                ),
+                *(("No more training", training.ending(event), None) for event in [story.untrained] if event),
             ],
+            controls=[(one, training.comparison(one, story.trainings), training.flags(one)) for one in story.controls],
             races=[(round, plots.race(round)) for round in story.rounds],
             proofs=[(shown, plots.confirmation(shown)) for shown in story.confirmations],
             errors=list(_errors(story)),
@@ -200,9 +204,11 @@ def _environment() -> Environment:
         bounds=words.bounds,
         duration=words.duration,
         count=words.count,
+        copies=words.copies,
         certifiable=words.certifiable,
         spent=words.spent,
         unlearned=words.unlearned,
+        broken=words.broken,
         margin=words.margin,
         sentence=words.sentence,
         pretty=_pretty,

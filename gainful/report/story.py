@@ -12,6 +12,7 @@ from gainful.core import Policy
 from gainful.learners.teaching import Taught
 from gainful.loop.events import (
     Baseline,
+    Controls,
     Decided,
     Event,
     Finished,
@@ -78,6 +79,7 @@ class Story:
     trainings: list[Taught] = field(default_factory=list)
     untrained: Untrained | None = None
     rounds: list[Round] = field(default_factory=list)
+    controls: list[Controls] = field(default_factory=list)
     confirmations: list[Confirmation] = field(default_factory=list)
     unconfirmed: Unconfirmed | None = None
     finished: Finished | None = None
@@ -124,6 +126,8 @@ def tell(events: Iterable[Event]) -> Story:
                 _search(story, event)
             case Taught():
                 story.trainings.append(event)
+            case Controls():
+                story.controls.append(event)
             case Opened():
                 story.confirmations.append(Confirmation(event))
             case Looked() | Decided():

@@ -22,6 +22,7 @@ from rich.text import Text
 from gainful.learners.teaching import Taught
 from gainful.loop.events import (
     Baseline,
+    Controls,
     Decided,
     ErrorGroup,
     Event,
@@ -52,8 +53,10 @@ class Terminal:
         self._width = min(console.width, WIDTH)
         self._bar = Bar(console)
         self._proposals: dict[str, Proposed] = {}
+        self._trainings: list[Taught] = []
         self._round = 0
         self._opened: Opened | None = None
+        self._looks: list[Looked] = []
         self._decided: Decided | None = None
 
     def __enter__(self) -> Self:
@@ -87,6 +90,8 @@ class Terminal:
                 self._rung(event)
             case Head():
                 self._head(event)
+            case Controls():
+                self._controls(event)
             case Unconfirmed():
                 self._unconfirmed(event)
             case Opened():
@@ -109,7 +114,11 @@ class Terminal:
         self._facts(
             ("task", event.task),
             ("model", event.model),
-            ("learns on", f"{words.count(event.dev, 'dev case')}, judged by {', '.join(event.learn_checks)}"),
+            (
+                "learns on",
+                f"{words.count(event.dev, 'dev case')}{words.copies(event.copies)}, judged by "
+                f"{', '.join(event.learn_checks)}",
+            ),
             ("proved on", f"{held_out}, sealed until then, judged by {', '.join(event.proof_checks)}"),
             ("may spend", budget),
             ("run", f"{event.run}, seed {event.seed}"),
@@ -162,7 +171,9 @@ class Terminal:
 
     def _taught(self, event: Taught) -> None:
         self._title("A training of the model's own weights")
-        self._facts(*training.facts(event))
+        self._line(training.heading(event), style="bold")
+        self._facts(*training.sentences(event))
+        self._trainings.append(event)
 
     def _untrained(self, event: Untrained) -> None:
         self._title("No weights are learned any more")
@@ -210,6 +221,9 @@ class Terminal:
         self._console.print()
         if event.label is None:
             self._line(f"Round {event.round} changes nothing: no candidate beat the current best.", style="bold")
+            self._line(
+                f"It passes {words.interval(event.score)} of the dev cases. {words.unlearned(event.errors)}".rstrip()
+            )
             return
         self._line(f"New best: {event.label}, from the {event.learner} learner.", style="bold")
         self._line(
@@ -217,6 +231,23 @@ class Terminal:
             f"{words.points(event.gain_over_champion)} on the policy in service. "
             f"{words.unlearned(event.errors)} Not proved yet: it was chosen on these very cases."
         )
+
+    def _controls(self, event: Controls) -> None:
+        """Print what the candidate and its controls say to dev, and what looks like learning and is none."""
+        self._title(
+            f"Is it knowledge? {words.clip(event.label, 4)} and its controls, on {words.count(event.n, 'dev case')}"
+        )
+        table = self._table("", ">strict", ">lenient", ">length", ">copied")
+        for row in training.comparison(event, self._trainings):
+            table.add_row(
+                Text(words.clean(row.name)), row.strict, row.lenient or "–", row.characters or "–", row.copied or "–"
+            )
+        self._print(table)
+        self._line("strict: the reply is the right answer.  lenient: it holds it, or ends with it.", style="dim")
+        self._line("length: characters a reply.  copied: wrong answers that are those of a demo.", style="dim")
+        for said in (*training.flags(event), words.unlearned(event.errors)):
+            if said:
+                self._line(said)
 
     # --- the proof ------------------------------------------------------------------------------------
 
@@ -226,6 +257,7 @@ class Terminal:
 
     def _confirmation(self, event: Opened) -> None:
         self._opened = event
+        self._looks = []
         self._title("The one confirmation, on cases no learner has seen")
         self._line(
             f"Registered before the first held-out call as {event.registration[:16]}. "
@@ -247,6 +279,7 @@ class Terminal:
         self._print(Text(heading, style="dim"))
 
     def _looked(self, event: Looked) -> None:
+        self._looks.append(event)
         graded = self._opened is not None and self._opened.test == "e-process"
         needed = "–" if event.boundary is None else f"{event.boundary:,.1f}" if graded else f"{event.boundary:,.0f}"
         line = Text(f"{event.n:>7,}{event.wins:>7,}{event.losses:>7,}")
@@ -326,6 +359,10 @@ class Terminal:
                 f"{sign}{abs(change):,}",
             )
         self._print(table)
+        if self._looks and self._opened is not None and self._opened.test == "sign":
+            said = words.broken(event.before, self._looks[-1].losses)
+            if said:
+                self._line(said, style="dim")
         self._console.print()
         low = event.difference.low
         if event.promoted:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 
 from gainful.core import Usage
+from gainful.gate import proportion_interval
 from gainful.loop.events import Errors, Interval, Power
 
 MINUS = "\u2212"
@@ -169,17 +170,55 @@ def margin(value: float) -> str:
     return f"The challenger must be better by more than {100 * value:.1f} points."
 
 
+def copies(dropped: int) -> str:
+    """Say how many copies of cases were dropped; nothing where none was.
+
+    >>> copies(3), copies(1), copies(0)
+    (' (3 copies of cases were dropped)', ' (1 copy of a case was dropped)', '')
+    """
+    said = "1 copy of a case was" if dropped == 1 else f"{dropped:,} copies of cases were"
+    return f" ({said} dropped)" if dropped else ""
+
+
+def share(part: int, whole: int) -> str:
+    """Say a share of counted cases with its exact interval.
+
+    >>> share(3, 40), share(0, 0)
+    ('8 % (2–20)', 'none')
+    """
+    if not whole:
+        return "none"
+    low, high = proportion_interval(part, whole, 0.05)
+    return interval(Interval(mean=part / whole, low=low, high=high, n=whole))
+
+
 def unlearned(errors: Errors) -> str:
-    """Say what a lineage got right once and gets wrong now; nothing where it got nothing right before."""
+    """Say what a lineage got right once and gets wrong now, as rates; nothing where it got nothing right before."""
     if not errors.worked:
         return ""
-    broke = f"Of {count(errors.worked, 'case')} that an earlier policy got right it gets {errors.broken} wrong"
-    again = f", of {errors.corrected} that were corrected on the way {errors.repeated}" if errors.corrected else ""
+    said = (
+        f"Broke what worked: {share(errors.broken, errors.worked)} of {count(errors.worked, 'case')} that an earlier "
+        "policy got right."
+    )
+    if errors.corrected:
+        said += f" Repeated errors: {share(errors.repeated, errors.corrected)} of {errors.corrected} corrected before."
     worst = max(errors.kinds, key=lambda kind: kind.broken / kind.worked, default=None)
-    where = ""
     if worst is not None and worst.broken and len(errors.kinds) > 1:
-        where = f" Most where questions are like “{clip(worst.example, 60)}”: {worst.broken} of {worst.worked}."
-    return f"{broke}{again}.{where}"
+        said += f" Most where questions are like “{clip(worst.example, 60)}”: {worst.broken} of {worst.worked}."
+    return said
+
+
+def broken(before: Interval, lost: int) -> str:
+    """Say what a challenger breaks on held-out cases, by those that only the champion got right; nothing of nothing.
+
+    >>> broken(Interval(mean=0.25, low=0.2, high=0.3, n=200), lost=3)
+    'Broke what worked: 6 % (1–17) of 50 held-out cases that the policy in service got right.'
+    """
+    worked = round(before.mean * before.n)
+    if not lost <= worked > 0:
+        return ""
+    cases = count(worked, "held-out case")
+    return f"Broke what worked: {share(lost, worked)} of {cases} that the policy in service got right."
 
 
 def sentence(text: str) -> str:

@@ -1,21 +1,25 @@
 """The held-out cases: sealed, so that nothing that learns can come across them.
 
 Guarantees: cases leave a hold-out only through ``open``, which asks for the digest of a registration; no public
-attribute, ``repr``, iteration or pickle leads to them.  This keeps honest code from a mistake; it is no
-protection against code that means to cheat, which could read the case file as well.  Leaves to others: which
-registrations are genuine, and what each opening costs (the loop's ledger).
+attribute, ``repr``, iteration or pickle leads to them, and ``repeated`` tells no more than which of somebody's own
+cases it has too.  This keeps honest code from a mistake; it is no protection against code that means to cheat, which
+could read the case file as well.  Leaves to others: which registrations are genuine, and what each opening costs (the
+loop's ledger).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn, TypeAlias
 
 from gainful.core import Case, JsonObject, TaskError, digest
 
 Draw = Callable[[int, int, str], tuple[Case, ...]]
 """``(count, confirmation, registration) -> cases``: new cases for each confirmation, none of them seen before."""
+
+Repeats: TypeAlias = Callable[[Iterable[Case], Sequence[Case]], frozenset[str]]
+"""``(cases, others) -> ids``: which *cases* nearly repeat one of the *others*."""
 
 
 class Holdout:
@@ -63,6 +67,13 @@ class Holdout:
                 f"it has {'new ones for each' if self.size is None else self.size}, counted from 0"
             )
         return self.__draw(count, confirmation, registration)
+
+    def repeated(self, cases: Iterable[Case], find: Repeats) -> frozenset[str]:
+        """Return the ids of those *cases* that nearly repeat a held-out one, which must not be trained on.
+
+        Where each confirmation gets new cases there is none yet, and the result is empty.
+        """
+        return frozenset() if self.size is None else find(cases, self.__draw(self.size, 0, ""))
 
     def __repr__(self) -> str:
         return f"Holdout(size={self.size}, digest={self.digest[:12]!r})"

@@ -16,6 +16,7 @@ import msgspec
 from gainful.core import JsonObject, Learner, Model, StoreError, Usage, canonical, digest
 from gainful.learners import ON_TRAFFIC
 from gainful.learners.teaching import Teaching
+from gainful.loop.attempts import former_marks
 from gainful.loop.events import Finished, Opened, Unconfirmed
 from gainful.loop.improve import improve
 from gainful.loop.journal import Journal, read_events
@@ -186,6 +187,7 @@ class Learning:
             "gainful": importlib.metadata.version("gainful"),
             "champion": champion,
             "ledger": len(store.ledger(on_traffic.holdout.digest)),
+            "earlier": former_marks(store, task.name, on_traffic.dev, champion),
             "watch": {
                 "at": self._now,
                 "why": reason.why,
@@ -220,6 +222,7 @@ class Learning:
             installs=False,
             lease=lease,
             trainer=self._trainer,
+            earlier=spec.get("earlier", {}),
         )
 
 
