@@ -33,7 +33,7 @@ from workbench import Bench, Place, Spent, code_version, own_cache
 
 from gainful.core import Answer, Attempt, Case, Evidence, JsonObject, Policy, Verdict
 from gainful.loop.everyday import unrelated
-from gainful.loop.workshop import GUARD_TOKENS
+from gainful.loop.vetting import GUARD_TOKENS
 from gainful.models import connect
 from gainful.models.adapters import find_adapter
 from gainful.train import Sampling, read_prompts, sample_replies

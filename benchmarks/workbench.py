@@ -32,7 +32,7 @@ from gainful.loop.events import Event, Progress
 from gainful.loop.everyday import unrelated
 from gainful.loop.journal import read_events
 from gainful.loop.run import Settings
-from gainful.loop.workshop import GUARD_TOKENS
+from gainful.loop.vetting import GUARD_TOKENS
 from gainful.models.adapters import find_adapter
 from gainful.models.files import cache_folder
 from gainful.models.gguf import gguf_digest
@@ -40,7 +40,7 @@ from gainful.store import open_store
 from gainful.tasks import Task
 from gainful.train import Lesson, Limits, Parity, Sampling, Trained, Work, fine_tune, sample_replies
 from gainful.train import Progress as Step
-from gainful.train.process import RESULT
+from gainful.train.folders import RESULT
 
 MANY = 1_000_000  # rounds: more than there is time for
 COURSES_APART = 1_000_003  # seeds of samples

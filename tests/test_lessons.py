@@ -157,7 +157,7 @@ def test_equal_rollouts_and_seed_give_equal_lessons_and_another_seed_another_ord
 
 
 def test_counts_tell_constant_answers_and_lessons_that_repeat_a_demo() -> None:
-    """A demo asks what lesson 3 asks, in other letters; one with lesson 1's answer asks about another number."""
+    """A demo asks what lesson 3 asks, in other letters; lesson 1's answer is to another number; 2 is a demo itself."""
     rollouts = [rollout(1, attempt("1"), attempt("2", right=False)), rollout(2, attempt("1")), rollout(3, attempt("7"))]
     chosen = choose(rollouts, word, Choosing(1, 1.0))
     again = Case(messages=({"role": "user", "content": "Question 3?"},))
@@ -165,7 +165,7 @@ def test_counts_tell_constant_answers_and_lessons_that_repeat_a_demo() -> None:
     counts = tally(
         rollouts,
         chosen,
-        {OTHER: [Demo(case=again, value="7"), Demo(case=case(9), value="1")], 5: [Demo(case=case(1), value="1")]},
+        {OTHER: [Demo(again, "7"), Demo(case(9), "1"), Demo(case(2), "1")], 5: [Demo(case=case(1), value="1")]},
     )
 
     assert (counts.cases, counts.sampled, counts.verified, counts.solved_cases, counts.chosen) == (3, 4, 3, 3, 3)

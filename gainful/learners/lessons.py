@@ -151,13 +151,15 @@ def tally(rollouts: Sequence[Rollout], chosen: Sequence[Chosen], shown: Mapping[
 
 
 def _copied(chosen: Sequence[Chosen], demos: Iterable[Demo]) -> int:
-    """Return how many lessons of one kind give a demo's answer to nearly its question."""
+    """Return how many lessons of one kind give a demo's answer to almost its question; none is shown to its own."""
     asked_for: dict[bytes, list[Case]] = {}
     for demo in demos:
         asked_for.setdefault(canonical(demo.value), []).append(demo.case)
-    among = [one.case for one in chosen]
-    suspects = [(one.case, asked_for[one.answer]) for one in chosen if one.answer in asked_for]
-    return sum(bool(near_duplicates([case], others, among)) for case, others in suspects)
+    among, found = [one.case for one in chosen], 0
+    for one in chosen:
+        others = [case for case in asked_for.get(one.answer, ()) if case.id != one.case.id]
+        found += bool(near_duplicates([one.case], others, among))
+    return found
 
 
 def shuffle(material: Sequence[Material], kinds: Kinds, seed: int) -> list[Material]:
