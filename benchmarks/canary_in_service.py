@@ -12,6 +12,9 @@ to the first stage (search and confirmation); cases for learning, since the call
 a round is taken after every few canary requests, in place of every two seconds.  So a detection counts all that came
 before the round that saw it.
 
+Then champions that a person forced in, after the former one had answered 600 requests: how many more are answered until
+they are taken back, by the hold-back, by what the former one was, or both; and how often one that is as good is.
+
     taskset -c 1 python benchmarks/canary_in_service.py [--runs 200] [--boundary-runs 500] [--only "canary of 50%"]
 """
 
@@ -82,6 +85,22 @@ HARMFUL = (
     *(Way(0.5, gain, 0.05) for gain in (-0.2, -0.1)),
     *(Way(0.5, gain, 0.01) for gain in (-0.2, -0.1)),
 )
+
+
+class Forced(NamedTuple):
+    """A champion that is forced in, better by *gain*; the share *holdback* stays on the former one, of *quality*."""
+
+    quality: float
+    gain: float
+    holdback: float
+
+    def __str__(self) -> str:
+        kept = f"hold-back of {self.holdback:.0%}" if self.holdback else "no hold-back"
+        return f"forced in, {100 * self.gain:+.0f} points, quality {self.quality:.0%}, {kept}"
+
+
+FORCED = tuple(Forced(0.8, gain, held) for held in (0.03, 0.2, 0.0) for gain in (-0.8, -0.2, -0.1, 0.0))
+BEFORE, AFTER, AT_A_TIME = 600, 5000, 20  # requests before it is forced in, afterwards at most, and between two rounds
 BOUNDARY = {  # comparisons: what errs does so early, for stakes are fixed and the money drifts to 0
     Way(0.5, -MARGIN, 0.5): 1000,
     Way(0.5, -MARGIN, 0.25, is_unheard=True): 600,
@@ -94,7 +113,7 @@ def task_of() -> Task:
     return dataclasses.replace(task, improving=Improving(probes=0))
 
 
-def model_of(seed: int, way: Way) -> ScriptedModel:
+def model_of(seed: int, way: Way | Forced) -> ScriptedModel:
     """A model that is right with the way's probabilities, by luck of its own on each request under each policy."""
     right = {CHAMPION.instructions: way.quality, CHALLENGER.instructions: way.quality + way.gain}
 
@@ -126,6 +145,26 @@ def tried(seed: int, way: Way, longest: int) -> End:
         return End(last.kind, last.content.get("reason", ""), asked, len(ledger) > 1 + (last.kind == "rejected"))
 
 
+def forced(seed: int, way: Forced) -> int | None:
+    """Return how many requests came until a champion was taken back, ``None`` where it was not."""
+    place = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    clock, task, model = Clock(), task_of(), model_of(seed, way)
+    with tempfile.TemporaryDirectory(dir=place) as folder, SQLiteStore(Path(folder) / "c.db", clock=clock) as store:
+        store.set_champion(task.name, CHAMPION, "confirmed")
+        store.put_policy(CHALLENGER)
+        store.put_key(Key("web", "0" * 64, clock(), own_data=True))
+        street, watcher = Street(store, task, model, question, clock), Watcher(task, working(store, model, clock))
+        street.ask(BEFORE)
+        asyncio.run(watcher.round())
+        Helm(store, task.name, clock).force(CHALLENGER.id, f"{seed:064x}", way.holdback)
+        while street.asked < BEFORE + AFTER:
+            street.ask(AT_A_TIME)
+            asyncio.run(watcher.round())
+            if store.champion(task.name) == CHAMPION.id:
+                return street.asked - BEFORE
+    return None
+
+
 def _compared(watcher: Watcher) -> int:
     return watcher._canary.tests["quality"].n if watcher._canary else 0
 
@@ -144,6 +183,13 @@ def shown(way: Way, ends: Sequence[End]) -> Iterator[Estimate]:
     yield median("  the gate alone", alone, "requests")
 
 
+def shown_forced(way: Forced, found: Sequence[int | None]) -> Iterator[Estimate]:
+    """What came of champions that were forced in."""
+    yield share(f"{way}: taken back", sum(one is not None for one in found), len(found))
+    if way.gain < 0.0:
+        yield median("  after", [AFTER if one is None else one for one in found], "requests")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200)
@@ -157,6 +203,8 @@ def main() -> None:
 def estimates(runs: int, boundary_runs: int, only: str) -> Iterator[Estimate]:
     for way in (way for way in HARMFUL if str(way).startswith(only)):
         yield from shown(way, [tried(seed, way, LONGEST) for seed in range(runs)])
+    for one in (one for one in FORCED if str(one).startswith(only)):
+        yield from shown_forced(one, [forced(seed, one) for seed in range(runs)])
     for way, compared in BOUNDARY.items():
         if not str(way).startswith(only):
             continue

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain, zip_longest
-from statistics import fmean
+from statistics import NormalDist, fmean, pstdev
 
 from msgspec.structs import replace
 
@@ -34,7 +34,7 @@ MOST_CHANGE = 0.5  # nats a token that one unrelated reply counts for at most, e
 GUARD_TOKENS = 48  # of each unrelated reply
 LOST = 0.1  # of everyday facts
 FACT_TOKENS = 24  # of an answer that is to name one
-LEVEL = 0.05  # of the bound on the change on unrelated replies
+LEVEL = 0.05  # of the bounds on what changes elsewhere
 
 MOST_CALLS = 3 * FEWEST_PROMPTS + len(unrelated()[1::2]) + 2 * len(facts())
 """What a vetting asks the server at most: tuned and base, under a schema and without, and what nobody's task asks."""
@@ -86,7 +86,7 @@ class Inspector:
             guard_low=MOST_CHANGE * lower_bound(clipped, LEVEL, len(clipped)),
             facts=known_facts,
             facts_change=fmean(lost),
-            facts_low=lower_bound(lost, LEVEL, len(lost)),
+            facts_low=lowest_change(lost),
         )
         return replace(vetting, refused=refusal(vetting))
 
@@ -137,6 +137,22 @@ def evenly(cases: Sequence[Case], most: int) -> list[Case]:
         of_kind.setdefault(kind_of[case.id], []).append(case)
     turns = zip_longest(*(of_kind[kind] for kind in sorted(of_kind)))
     return [case for case in chain.from_iterable(turns) if case is not None][:most]
+
+
+def lowest_change(changes: Sequence[float]) -> float:
+    """Return a lower bound on the mean of *changes*, each -1, 0 or 1, at ``LEVEL``.
+
+    A normal approximation with a correction for continuity, which does not depend on their order: this is a guard, and
+    no claim rests on it.
+
+    >>> round(lowest_change([-1.0] * 9 + [1.0] * 7 + [0.0] * 84), 3), lowest_change([0.0] * 100)
+    (-0.096, -0.01)
+    """
+    return (
+        fmean(changes)
+        - NormalDist().inv_cdf(1.0 - LEVEL) * pstdev(changes) / math.sqrt(len(changes))
+        - 1 / len(changes)
+    )
 
 
 def without_schema(body: JsonObject) -> JsonObject:
