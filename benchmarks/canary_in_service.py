@@ -88,18 +88,26 @@ HARMFUL = (
 
 
 class Forced(NamedTuple):
-    """A champion that is forced in, better by *gain*; the share *holdback* stays on the former one, of *quality*."""
+    """A champion that is forced in, better by *gain*; the share *holdback* stays on the former one, of *quality*.
+
+    From then on callers ask for what both are worse at, by *harder*.
+    """
 
     quality: float
     gain: float
     holdback: float
+    harder: float = 0.0
 
     def __str__(self) -> str:
         kept = f"hold-back of {self.holdback:.0%}" if self.holdback else "no hold-back"
-        return f"forced in, {100 * self.gain:+.0f} points, quality {self.quality:.0%}, {kept}"
+        harder = f", all harder by {100 * self.harder:.0f}" if self.harder else ""
+        return f"forced in, {100 * self.gain:+.0f} points{harder}, quality {self.quality:.0%}, {kept}"
 
 
-FORCED = tuple(Forced(0.8, gain, held) for held in (0.03, 0.2, 0.0) for gain in (-0.8, -0.2, -0.1, 0.0))
+FORCED = (
+    *(Forced(0.8, gain, held) for held in (0.03, 0.2, 0.0) for gain in (-0.8, -0.2, -0.1, 0.0)),
+    *(Forced(0.8, 0.0, held, harder) for held in (0.03, 0.2) for harder in (0.2, 0.5)),
+)
 BEFORE, AFTER, AT_A_TIME = 600, 5000, 20  # requests before it is forced in, afterwards at most, and between two rounds
 BOUNDARY = {  # comparisons: what errs does so early, for stakes are fixed and the money drifts to 0
     Way(0.5, -MARGIN, 0.5): 1000,
@@ -120,7 +128,8 @@ def model_of(seed: int, way: Way | Forced) -> ScriptedModel:
     def answer(body: JsonObject, sample: int) -> str:
         told, asked = (message["content"] for message in body["messages"])
         heard = hashlib.sha256(f"{seed} {told} {asked}".encode()).digest()
-        return RIGHT if int.from_bytes(heard[:6]) < right[told] * 2**48 else "no"
+        harder = way.harder if isinstance(way, Forced) and int(asked.split()[2]) >= BEFORE else 0.0
+        return RIGHT if int.from_bytes(heard[:6]) < (right[told] - harder) * 2**48 else "no"
 
     return ScriptedModel(answer, name=f"luck {seed}")
 

@@ -2,8 +2,9 @@
 
 Three comparisons, each of quality and of errors: with the former champion in the same blocks, where a hold-back stage
 keeps it; with what the former champion was before it left; and with what the champion itself was at first.  The first
-alone takes a champion back.  The other two do where the first speaks against it too, or where nothing is held back that
-could speak; else they say that something has changed.
+alone takes a champion back.  Where one of the others rings, the blocks from then on say whether the champion is to
+blame, or what callers ask: whether the former champion fell as far.  Where nothing is held back that could say so, the
+champion is taken back at once.
 
 Guarantees: without cause each alarm rings no more often than once in ``RUN_LENGTH`` comparisons or scores on average,
 the last two where the bound that they hold the champion against is below the truth.  An answer that failed open, or
@@ -13,9 +14,10 @@ which it meets as often.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from gainful.core import Exchange, JsonObject
 from gainful.gate import Alarm, mean_interval, proportion_interval
@@ -26,6 +28,7 @@ from gainful.watch.service import Stage
 
 RUN_LENGTH = 10_000  # comparisons between two false alarms, on average at least
 REFERENCE = 500  # known scores; a bound below their mean is what the champion is held against
+ERR = 0.05  # chance to blame a champion for what callers ask, and the other way round, about
 LEAST_BEFORE = 20  # known scores of the former champion, to say what it was
 REFERENCE_LEVEL = 0.05  # two-sided: in 1 of 40 promotions a bound is above the truth, and its alarm rings sooner
 LOOK_BACK = 200_000  # exchanges read again when a watcher starts: an alarm may begin anywhere
@@ -82,6 +85,40 @@ class Pairs:
         self.alarm.see(difference)
 
 
+class Inquest:
+    """Whom to blame for a fall below *reference*: the champion, which fell alone, or callers, who ask harder things.
+
+    A sequential test of two likelihoods (Wald 1945, Annals of Mathematical Statistics 16, 117-186) on what comes after
+    the alarm, between differences that are as large as the fall and none, with the largest *variance* they can have.
+    """
+
+    def __init__(self, reference: float, margin: float, variance: float) -> None:
+        self.reference = reference
+        self._margin, self._variance = margin, variance
+        self._scores, self._known = 0.0, 0
+        self._differences, self.n = 0.0, 0
+
+    def see(self, score: float) -> None:
+        """Enter the champion's next score."""
+        self._scores, self._known = self._scores + score, self._known + 1
+
+    def compare(self, difference: float) -> None:
+        """Enter its next mean score less the former champion's."""
+        self._differences, self.n = self._differences + difference, self.n + 1
+
+    @property
+    def verdict(self) -> Literal["champion", "callers", ""]:
+        """Who is to blame; empty while it is too early to say.  A fall that is over is nobody's."""
+        if self._known < LEAST_BEFORE:
+            return ""
+        fall = self._scores / self._known - self.reference
+        if fall >= -self._margin:
+            return "callers"
+        likelier = (fall * self._differences - self.n * fall * fall / 2.0) / self._variance
+        enough = math.log((1.0 - ERR) / ERR)
+        return "champion" if likelier >= enough else "callers" if likelier <= -enough else ""
+
+
 class HoldbackWatch:
     """Reads what *champion* answered, and what the former one did in its hold-back *stage*, where there is one.
 
@@ -105,7 +142,8 @@ class HoldbackWatch:
         self._row = max(since, store.last_exchange_row() - LOOK_BACK)
         self._blocks = None if stage is None else Blocks(stage)
         self._scores: dict[str, dict[str, float | None]] = {}
-        margin = task.improving.margin
+        self._margin = margin = task.improving.margin
+        self._inquests: dict[str, Inquest] = {}
         self.served = 0
         self._came_in = 0 if former is None else former.row
         self.against_former = {name: Pairs(margin) for name in WORSE}
@@ -152,6 +190,8 @@ class HoldbackWatch:
                     for block in self._blocks.add(exchange):
                         for name, difference in self._blocks.difference(block, self._scores).items():
                             self.against_former[name].see(-difference)
+                            if name in self._inquests:
+                                self._inquests[name].compare(-difference)
                         for done in block:
                             del self._scores[done.id]
 
@@ -165,9 +205,19 @@ class HoldbackWatch:
         for name, score in scores.items():
             if score is None or (name == "errors" and exchange.status >= 500):  # the model's, whoever asks it
                 continue
+            if name in self._inquests:
+                self._inquests[name].see(score)
             self.by_itself[name].see(score)
             if name in self.as_before and is_since:
                 self.as_before[name].see(score)
+            self._inquire(name)
+
+    def _inquire(self, name: str) -> None:
+        fallen = self._fallen(name)
+        if fallen is not None and fallen.reference is not None and self._blocks is not None:
+            others = self._blocks.stage.block - 1  # the champion's requests in a block
+            variance = 0.25 * (1.0 + 1.0 / others)
+            self._inquests.setdefault(name, Inquest(fallen.reference, self._margin, variance))
 
     def _before(self, former: Former | None) -> dict[str, float]:
         """Return bounds below what the former champion's last answers were worth, by name, where enough is known."""
@@ -191,17 +241,20 @@ class HoldbackWatch:
         for name, pairs in self.against_former.items():
             if pairs.alarm.rings:
                 return f"{WORSE[name]}, on {pairs.n} comparisons in the hold-back"
-        for name, pairs in self.against_former.items():
-            fallen = self._fallen(name)
-            if fallen is not None and (self._blocks is None or (pairs.mean or 0.0) < 0.0):
-                speaks = "nothing is held back to compare with" if self._blocks is None else "the hold-back agrees"
-                return f"{FALLEN[name]} is below {fallen.reference:.3f}, on {fallen.known} requests, and {speaks}"
+        for name, inquest in self._inquests.items():
+            if inquest.verdict == "champion":
+                return f"{FALLEN[name]} fell below {inquest.reference:.3f}, and the former champion's did not"
+        for name in WORSE if self._blocks is None else ():
+            if (fallen := self._fallen(name)) is not None:
+                return f"{FALLEN[name]} fell below {fallen.reference:.3f}, and nothing is held back to compare with"
         return ""
 
     @property
     def drifts(self) -> str:
-        """What is worse than it was, "quality" or "errors"; empty where nothing is."""
-        return next((name for name in WORSE if self._fallen(name) is not None), "")
+        """What is worse than it was whoever answers, "quality" or "errors"; empty where nothing is."""
+        if self._blocks is None:
+            return next((name for name in WORSE if self._fallen(name) is not None), "")
+        return next((name for name, inquest in self._inquests.items() if inquest.verdict == "callers"), "")
 
     def _fallen(self, name: str) -> Level | None:
         levels = (levels[name] for levels in (self.as_before, self.by_itself) if name in levels)
