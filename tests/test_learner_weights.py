@@ -34,6 +34,8 @@ from gainful.report.training import ending, sentences
 from gainful.store import MemoModel, SQLiteStore
 from gainful.train import Hear, Lesson, Preference, Progress, Question, Reading, Sampling, Trained, Work, missing
 
+pytestmark = pytest.mark.slow  # a server, or a run, each
+
 ADAPTER = Adapter(sha256="a" * 64, base="scripted", rank=4, alpha=8.0)
 TEACHING = Teaching(cases=20, samples=4, least=5, rounds=1)
 

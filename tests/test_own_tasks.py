@@ -37,6 +37,8 @@ from gainful.watch.service import BEGUN, Helm, next_seed, read_service, service_
 from gainful.watch.status import read_status
 from gainful.watch.watcher import Watcher
 
+pytestmark = pytest.mark.slow  # a server, or a run, each
+
 KEYED = msgspec.structs.replace(QUIET, require_keys=True)
 SHARED = Policy(instructions="Answer as all are answered.")
 BETTER = Policy(instructions="Answer better.")

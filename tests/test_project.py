@@ -187,7 +187,8 @@ def test_ci_is_a_program_that_bash_can_read() -> None:
 
 
 OF_THE_WORKER = {  # they need `train`, and the last one `ray` as well
-    *("adapter_gguf", "base", "checkpoint", "lora", "memory", "readings", "sampling", "together", "tree", "on_ray"),
+    *("adapter_gguf", "base", "checkpoint", "device", "lora", "memory", "readings", "recipes", "rows", "sampling"),
+    *("together", "tree", "watch", "on_ray"),
 }
 WALK = """
 import importlib, json, pkgutil, gainful

@@ -25,6 +25,8 @@ from gainful.proxy.service import Watch
 from gainful.store import open_store
 from gainful.tasks.serving import Serving
 
+pytestmark = pytest.mark.slow  # a server, or a run, each
+
 ONCE = Patience(attempts=1)
 
 

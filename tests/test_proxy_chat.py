@@ -82,6 +82,7 @@ async def test_the_official_client_reads_every_kind_of_stream(tmp_path: Path, mo
     assert any(c.usage for c in chunks) is with_usage
 
 
+@pytest.mark.slow  # a server each
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_policy_that_constrains_comes_back_as_a_tool_call_in_every_mode(tmp_path: Path, mode: Any) -> None:
     task = replace(sums(), baseline=Policy(format=Format(shape="arguments"), max_tokens=96))
@@ -229,6 +230,7 @@ async def test_a_callers_verdict_is_kept_with_the_reply(proxy: Proxy) -> None:
     assert (kept.score, kept.comment) == (0.0, "wrong")
 
 
+@pytest.mark.slow  # a server each
 @pytest.mark.parametrize("target", ["room 1007", {"name": "add", "arguments": {"a": 7, "b": None}}, 0, None])
 @pytest.mark.parametrize("storing", ["full", "hash", "none"])
 async def test_the_right_answer_is_kept_as_values_are(tmp_path: Path, target: Any, storing: Any) -> None:
@@ -251,6 +253,7 @@ async def test_the_right_answer_is_kept_as_values_are(tmp_path: Path, target: An
 DEEP = '{"id": "x", "score": 1, "target": ' + 70 * "[" + 70 * "]" + "}"
 
 
+@pytest.mark.slow  # a server each
 @pytest.mark.parametrize(
     "sent", [DEEP, DEEP.replace("[", 10_000 * "["), '{"id": "x", "score": 1, "target": 1e999}', "\xff"]
 )
@@ -267,6 +270,7 @@ async def test_feedback_on_a_reply_of_a_task_that_is_not_served_is_refused(proxy
         assert response.status == 404
 
 
+@pytest.mark.slow  # a server each
 @pytest.mark.parametrize(
     ("told", "code"), [({"id": "none", "score": 1}, 404), ({"id": "x", "score": 7}, 400), ([], 400)]
 )
@@ -294,6 +298,7 @@ async def test_a_header_never_widens_a_limit(tmp_path: Path) -> None:
     assert code == 504
 
 
+@pytest.mark.slow  # a server each
 @pytest.mark.parametrize("value", ["soon", "-1", "nan", "1e999", ""])
 async def test_a_limit_that_is_no_number_is_refused(proxy: Proxy, value: str) -> None:
     code, said, _ = await proxy.ask({"messages": [USER]}, {"x-gainful-deadline-ms": value})
@@ -338,6 +343,7 @@ def too_strict(body: JsonObject, sample: int) -> str:
     return echo(body, sample)
 
 
+@pytest.mark.slow  # a server each
 @pytest.mark.parametrize("stream", ["", "pass", "hold", "segment"])
 @pytest.mark.parametrize("policy", [Policy(instructions="Be brief."), Policy(format=Format(shape="schema"))])
 async def test_a_request_that_is_refused_as_the_policy_asks_it_is_asked_as_the_caller_did(
@@ -403,6 +409,7 @@ async def test_a_store_on_a_full_disk_leaves_the_plain_answer(tmp_path: Path) ->
 # --- what is stored
 
 
+@pytest.mark.slow  # a server each
 @pytest.mark.parametrize("kept", ["none", "hash", "full"])
 async def test_the_operator_says_how_much_is_stored(tmp_path: Path, kept: Any) -> None:
     settings = msgspec.structs.replace(QUIET, store_prompts=kept)
@@ -529,6 +536,7 @@ async def test_what_no_upstream_hears_is_a_bad_gateway_and_then_a_pause(tmp_path
     assert "the model failed 5 times in a row" in said["error"]["message"]
 
 
+@pytest.mark.slow  # a server each
 @pytest.mark.parametrize("code", [502, 503, 504])
 async def test_whoever_hears_that_the_model_is_down_hears_when_to_come_back(tmp_path: Path, code: int) -> None:
     told, _, headers = await through(ChatServer(status(code, "down")), tmp_path / "s", {"messages": [USER]})
