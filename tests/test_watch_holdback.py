@@ -208,6 +208,20 @@ def test_a_fall_that_is_over_is_nobodys() -> None:
     assert inquest.verdict == "callers"
 
 
+@pytest.mark.parametrize(("difference", "blamed"), [(-0.5, "champion"), (0.0, "callers")])
+def test_what_an_inquest_decided_stays(difference: float, blamed: str) -> None:
+    inquest = Inquest(0.8, 0.02, 0.25)
+    for _ in range(LEAST_BEFORE):
+        inquest.see(0.3)
+    while not inquest.verdict:
+        inquest.compare(difference)
+    for _ in range(1000):
+        inquest.see(1.0)
+        inquest.compare(-0.5 - difference)
+
+    assert inquest.verdict == blamed
+
+
 def test_a_roll_back_says_how_long_the_one_that_leaves_was_in_service(tmp_path: Path) -> None:
     now = [100.0]
     with SQLiteStore(tmp_path / "store.db", clock=lambda: now[0]) as store:

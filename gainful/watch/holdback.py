@@ -38,6 +38,8 @@ BATCH = 500
 WORSE = {"quality": "worse than the former champion", "errors": "requests fail more often than the former champion's"}
 FALLEN = {"quality": "quality", "errors": "the share of requests that do not fail"}
 
+Blame = Literal["champion", "callers", ""]
+
 
 class Former(NamedTuple):
     """The champion before, and the last exchange before it left."""
@@ -97,26 +99,36 @@ class Inquest:
         self._margin, self._variance = margin, variance
         self._scores, self._known = 0.0, 0
         self._differences, self.n = 0.0, 0
+        self._decided: Blame = ""
 
     def see(self, score: float) -> None:
         """Enter the champion's next score."""
         self._scores, self._known = self._scores + score, self._known + 1
+        self._decide()
 
     def compare(self, difference: float) -> None:
         """Enter its next mean score less the former champion's."""
         self._differences, self.n = self._differences + difference, self.n + 1
+        self._decide()
 
     @property
-    def verdict(self) -> Literal["champion", "callers", ""]:
-        """Who is to blame; empty while it is too early to say.  A fall that is over is nobody's."""
-        if self._known < LEAST_BEFORE:
-            return ""
-        fall = self._scores / self._known - self.reference
-        if fall >= -self._margin:
-            return "callers"
+    def verdict(self) -> Blame:
+        """Who is to blame: once decided, for good; empty while it is too early to say.
+
+        A fall that is over before it was decided is not the champion's, so far.
+        """
+        return self._decided or ("callers" if self._known >= LEAST_BEFORE and self._fall >= -self._margin else "")
+
+    @property
+    def _fall(self) -> float:
+        return self._scores / self._known - self.reference
+
+    def _decide(self) -> None:
+        if self._decided or self._known < LEAST_BEFORE or (fall := self._fall) >= -self._margin:
+            return
         likelier = (fall * self._differences - self.n * fall * fall / 2.0) / self._variance
-        enough = math.log((1.0 - ERR) / ERR)
-        return "champion" if likelier >= enough else "callers" if likelier <= -enough else ""
+        if abs(likelier) >= math.log((1.0 - ERR) / ERR):
+            self._decided = "champion" if likelier > 0.0 else "callers"
 
 
 class HoldbackWatch:
