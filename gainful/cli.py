@@ -28,7 +28,7 @@ from gainful.cli_keys import keys
 from gainful.cli_serve import serve
 from gainful.core import GainfulError, ReceiptError, Stopped, StoreError, TaskError, TrainError
 from gainful.dashboard.live import show as show_live
-from gainful.learners.teaching import AS_USUAL, Method, Teaching, changes
+from gainful.learners.teaching import AS_USUAL, Drawer, Method, Teaching, changes
 from gainful.loop import session
 from gainful.loop.calibrate import Plan
 from gainful.loop.events import Event, Progress
@@ -142,6 +142,10 @@ def improve(
     train_base: Annotated[
         str | None, typer.Option(help="The weights of a served model: a folder, or on the hub.")
     ] = None,
+    train_draws: Annotated[
+        Drawer | None,
+        typer.Option(help="Who tries practice cases: the trainer [default], or the server, a call each."),
+    ] = None,
     train_method: Annotated[
         Literal["rejection", "preferences", "rewards"] | None,
         typer.Option(help="Learn from right answers [default], from right against wrong ones, or by reward."),
@@ -164,6 +168,7 @@ def improve(
         "--train-minutes": train_minutes,
         "--train-memory": train_memory,
         "--train-base": train_base,
+        "--train-draws": train_draws,
         "--train-method": train_method,
         "--train-recipe": train_recipe,
         "--train-launch": train_launch,
@@ -178,6 +183,7 @@ def improve(
         memory_bytes=None if train_memory is None else int(train_memory * 1e9),
         processes=None if train_launch is None else processes(train_launch),
         base=train_base,
+        draws=train_draws or "trainer",
         control=train_control,
     )
     goal = Cheaper(margin=margin) if cheaper else None

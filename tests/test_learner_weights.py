@@ -595,3 +595,16 @@ async def test_replies_are_drawn_by_the_trainer_unless_a_schema_is_all_that_make
     assert taught(events).counts.verified > 0
     assert sum(body["temperature"] > 0 and "logprobs" not in body for body in model.calls) >= asked
     assert bool(asked) == any(body["temperature"] > 0 for body in model.calls)
+
+
+async def test_replies_are_drawn_by_the_server_where_the_teaching_says_so_under_the_student_too(tmp_path: Path) -> None:
+    trainer, model = ScriptedTrainer(), scripted(talks_until_trained)
+
+    events = await run(tmp_path, trainer, replace(TEACHING, rounds=2, start="last", draws="server"), model=model)
+
+    drawn = [body for body in model.calls if body["temperature"] > 0]
+    assert trainer.drawn == []
+    assert isinstance(events[-1], Finished)
+    assert events[-1].promoted
+    assert sum("adapter" not in body for body in drawn) >= taught(events).counts.sampled > 0
+    assert sum("adapter" in body for body in drawn) >= TEACHING.cases

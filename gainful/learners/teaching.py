@@ -14,6 +14,7 @@ from gainful.learners.lessons import Choosing, Counts
 from gainful.train import Lesson, Parity, Processes, Recipe, Trained, Work
 
 Method: TypeAlias = Literal["rejection", "preferences", "rewards", "distillation"]
+Drawer: TypeAlias = Literal["trainer", "server"]
 
 
 class Changes(Value, frozen=True):
@@ -85,7 +86,8 @@ class Teaching(Value, frozen=True):
     the lessons of all rounds (rejection alone).  ``changes`` says what of the recipes is not as usual.  Training ends
     after ``minutes`` with what it has, and does not begin where it needs more than ``memory_bytes`` (``None``: than
     there is); several ``processes`` may share it.  ``base`` names the weights of a model that a server serves: a
-    folder, or a model on the hub.
+    folder, or a model on the hub.  ``draws`` says who answers practice at random: the trainer, which takes no calls, or
+    the server, with a call a sample, which pays where the server has the accelerator.
 
     Two controls show what form alone is worth.  ``control``: what is proposed is trained once more in the same way, but
     with every reply given to another case of its kind, and compared on dev.  ``shuffled``: all rounds are so from the
@@ -106,6 +108,7 @@ class Teaching(Value, frozen=True):
     memory_bytes: int | None = None
     processes: Processes | None = None
     base: str | None = None
+    draws: Drawer = "trainer"
     control: bool = False
     shuffled: bool = False
 

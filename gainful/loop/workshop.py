@@ -94,13 +94,16 @@ class Workshop:
     async def sample(self, asked: Sequence[tuple[Policy, Case]], samples: range, temperature: float) -> list[Rollout]:
         """Answer each case at random under its policy, judged by the checks that learning may use.
 
-        The trainer draws, several times as fast as the server, and bound by no schema; where answers are no words and a
-        schema is what makes them right, so that without it hardly a case was answered rightly, the server draws.
+        The trainer draws unless the teaching names the server: on a CPU several times as fast as that, and bound by no
+        schema.  Where there are tools, or answers are no words and a schema is what makes them right, so that without
+        it hardly a case was answered rightly, the server draws.
         """
         with self._training():
             self._check_budget()
         bodies = [request(policy, case, self._run.task.kind) for policy, case in asked]
-        if not any("tools" in body for body in bodies):
+        teaching = self._run.settings.teaching
+        is_servers = teaching is not None and teaching.draws == "server"
+        if not is_servers and not any("tools" in body for body in bodies):
             rollouts = await self._drawn(asked, bodies, samples, temperature)
             is_bound = any("response_format" in body for body in bodies)
             is_in_words = isinstance(self._run.task.kind, Text | Number | Choice)  # and is learned in words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import msgspec
 
@@ -26,7 +27,8 @@ class Improving(Value, frozen=True):
     there are several.  ``probes`` cases are begun in every ``probe_hours``, evenly spread, each asked three times, that
     many hours apart: ``3 * probes`` calls.  With
     ``weights`` the model's own weights are learned too, where prompts have nothing left that helps; those of a model
-    that a server serves are ``train_base``, a folder or a model on the hub.  One training takes ``train_minutes`` and
+    that a server serves are ``train_base``, a folder or a model on the hub.  ``train_draws`` says who answers practice
+    cases at random: the trainer, or the server, with a call a sample.  One training takes ``train_minutes`` and
     ``train_memory`` GB at most (``None``: what is free).
     """
 
@@ -50,6 +52,7 @@ class Improving(Value, frozen=True):
     canaries: tuple[str, ...] = ()
     weights: bool = False
     train_base: str = ""
+    train_draws: Literal["trainer", "server"] = "trainer"
     train_minutes: float = 30.0
     train_memory: float | None = None
 

@@ -239,6 +239,7 @@ def _teaching(improving: Improving) -> Teaching:
     memory = improving.train_memory
     return Teaching(
         base=improving.train_base or None,
+        draws=improving.train_draws,
         minutes=improving.train_minutes,
         memory_bytes=None if memory is None else int(memory * 1e9),
     )
