@@ -74,6 +74,15 @@ def without_json(group: typer.core.TyperGroup) -> Iterator[str]:
             yield name
 
 
+def test_every_public_name_is_there_and_no_other() -> None:
+    code = "from gainful import *; import gainful; print(set(gainful.__all__) <= set(dir(gainful)) & set(globals()))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert ran.stdout.strip() == "True"
+    with pytest.raises(ImportError, match="improv"):
+        exec("from gainful import improv")
+
+
 def test_every_benchmark_has_a_line_in_the_list_of_benchmarks() -> None:
     listed = (ROOT / "benchmarks" / "README.md").read_text()
 

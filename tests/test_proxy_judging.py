@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -323,6 +325,14 @@ class Homemade:
 
     def __call__(self, case: Case, answer: Answer) -> float:
         return 1.0
+
+
+def test_a_process_that_judges_loads_neither_server_nor_loop() -> None:
+    heavy = {"aiohttp", "rich", "gainful.proxy", "gainful.loop"}
+    code = f"import sys, gainful.checks.child; print({heavy} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert ran.stdout.strip() == "set()"
 
 
 def test_a_check_that_no_other_process_could_build_is_refused_by_name() -> None:

@@ -39,7 +39,7 @@ class Judging:
         self._process = JudgingProcess([_named(check) for check in checks])
 
     async def start(self) -> None:
-        """Start the process now, so that no request waits half a second for it: a long text may need it at any time.
+        """Start the process now, so that no request waits for it: a long text may need it at any time.
 
         Raises ``CheckError`` where a check cannot be built there: its file has changed, say.
         """

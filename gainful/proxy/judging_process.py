@@ -22,7 +22,7 @@ from gainful.core import CheckError, Verdict
 
 MEMORY_BYTES = 1 << 30  # beyond what the process takes once the checks are loaded
 MOST_WAITING = 16  # at 10 ms a check the last waits a sixth of a second; who comes later is better told at once
-FIRST_PAUSE_S = 0.5  # before the second start in a row; doubled each time, for a start takes a core for half a second
+FIRST_PAUSE_S = 0.5  # before the second start in a row; doubled each time, for a start takes a core for 0.2 s
 LONGEST_PAUSE_S = 30.0
 
 _MAIN = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import gainful.checks.child as c; c.main()"
