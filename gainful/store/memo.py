@@ -8,11 +8,10 @@ run is resumed; identical calls made together become one; an error is never stor
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import msgspec
 
-from gainful.core import JsonObject, Model, ModelError, Reply, digest
+from gainful.core import JsonObject, Model, ModelError, ModelInFront, Reply, digest
 from gainful.store.compact import encode
 from gainful.store.store import Store
 
@@ -48,39 +47,18 @@ def memo_key(identity: JsonObject, body: JsonObject, sample: int = 0) -> str:
     return digest({"body": audible, "model": identity, "sample": sample})
 
 
-class MemoModel:
+class MemoModel(ModelInFront):
     """A ``Model`` that asks *model* only what *store* does not know.
 
     ``fresh_calls`` counts the replies the model made, ``saved_calls`` those that took no call.
     """
 
     def __init__(self, model: Model, store: Store) -> None:
-        self._model = model
+        super().__init__(model)
         self._store = store
         self._running: dict[str, asyncio.Future[Reply]] = {}
         self.fresh_calls = 0
         self.saved_calls = 0
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self._model.name
-
-    @property
-    def identity(self) -> JsonObject:
-        """The model's identity."""
-        return self._model.identity
-
-    @property
-    def file(self) -> Path | None:
-        """Where the model's weights lie, ``None`` where they are not on this machine."""
-        file: Path | None = getattr(self._model, "file", None)
-        return file
-
-    @property
-    def concurrency(self) -> int:
-        """The model's concurrency."""
-        return self._model.concurrency
 
     async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
         """Return the stored reply, else the model's, its body reduced to ``KEPT``.
@@ -128,10 +106,6 @@ class MemoModel:
         self._store.memo_put(key, encoded)
         self.fresh_calls += 1
         return _named(key, self._store.memo_get(key) or encoded)  # another process may have been first
-
-    async def close(self) -> None:
-        """Close the model; the store stays open."""
-        await self._model.close()
 
 
 def _named(key: str, stored: bytes) -> Reply:

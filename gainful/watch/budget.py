@@ -12,12 +12,11 @@ Shadows are asked by servers and counted by the tallies, as they are taken in; t
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from gainful.core import JsonObject, Model, ModelError, Reply, TaskError, Usage, Value
+from gainful.core import JsonObject, Model, ModelError, ModelInFront, Reply, TaskError, Usage, Value
 from gainful.store import Store
 from gainful.tasks import Task
 
@@ -94,37 +93,16 @@ class Budget:
         return msgspec.convert(standing.content, Spent, str_keys=True) if standing else Spent()
 
 
-class MeteredModel:
+class MeteredModel(ModelInFront):
     """A ``Model`` that charges each call of *model* to *budget*, and to ``run`` where that names one.
 
     Raises ``ModelError`` in place of a call where nothing is left.
     """
 
     def __init__(self, model: Model, budget: Budget) -> None:
+        super().__init__(model)
         self.run = ""
-        self._model = model
         self._budget = budget
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self._model.name
-
-    @property
-    def identity(self) -> JsonObject:
-        """The model's identity."""
-        return self._model.identity
-
-    @property
-    def file(self) -> Path | None:
-        """Where the model's weights lie, ``None`` where they are not on this machine."""
-        file: Path | None = getattr(self._model, "file", None)
-        return file
-
-    @property
-    def concurrency(self) -> int:
-        """The model's concurrency."""
-        return self._model.concurrency
 
     async def complete(self, body: JsonObject, *, sample: int = 0) -> Reply:
         """Answer as the model does."""
@@ -135,10 +113,6 @@ class MeteredModel:
         reply = await self._model.complete(body, sample=sample)
         self._budget.charge(msgspec.structs.replace(reply.usage, calls=0), run)
         return reply
-
-    async def close(self) -> None:
-        """Close the model."""
-        await self._model.close()
 
 
 def is_spent(store: Store, task: str) -> bool:
