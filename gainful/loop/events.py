@@ -214,11 +214,13 @@ class Head(Value, frozen=True, tag="head"):
 class Untrained(Value, frozen=True, tag="untrained"):
     """Training has ended for this run, and why; what was found without it goes on.
 
-    ``usage`` is what learning weights had asked of the server until then.
+    ``usage`` is what learning weights had asked of the server until then, and ``after`` how often the trainer had been
+    asked for something, so that a resumed run gets as far and no further.
     """
 
     reason: str
     usage: Usage = Usage()
+    after: int = 0
 
 
 class Unconfirmed(Value, frozen=True, tag="unconfirmed"):

@@ -2,8 +2,8 @@
 
 Guarantees: what was asked of the server or drawn by the trainer once is remembered, so that a killed run samples
 nothing twice; a training is named by its work, so that it goes on from its checkpoint; nothing held out is in reach;
-the calls stay within the search's half of the run's budget.  Where the trainer fails, that is written down and it is
-not asked again in this run: who resumes the run gets the same end.
+the calls stay within the search's half of the run's budget.  Where the trainer fails, that is written down and it
+trains no more in this run, though what it had trained before may be vetted: who resumes the run gets the same end.
 """
 
 from __future__ import annotations
@@ -61,30 +61,38 @@ class Workshop:
         self.usage = Usage()
         self._run = run
         self._board = board
-        self._ended = ""  # why the trainer is not asked any more
+        self._ended = ""  # why nothing is trained any more
+        self._lent = 0  # how often the trainer was asked for something
         self._rehearsed: list[Lesson] | None = None
 
     @contextmanager
     def _training(self) -> Iterator[Trainer]:
-        """Lend the trainer; where it fails, or failed here when the run was tried before, training ends."""
+        """Lend the trainer to whoever samples or trains, as long as nothing has failed."""
         if self._ended:
             raise TrainError(self._ended)
+        with self._trainer() as trainer:
+            yield trainer
+
+    @contextmanager
+    def _trainer(self) -> Iterator[Trainer]:
+        """Lend the trainer; where it fails, or failed here when the run was tried before, training ends."""
         ahead = self._run.journal.ahead()
-        if isinstance(ahead, Untrained):
+        if isinstance(ahead, Untrained) and self._lent >= ahead.after:
             self.usage = ahead.usage
-            raise self._end(ahead.reason)
+            raise self._end(ahead)
+        before, self._lent = self._lent, self._lent + 1
         try:
             if self._run.trainer is None:
                 raise TrainError(f"nobody trains for task {self._run.task.name!r}; open the run with a trainer")
             yield self._run.trainer
         except TrainError as error:
-            raise self._end(str(error)) from error
+            raise self._end(Untrained(reason=str(error), usage=self.usage, after=before)) from error
 
-    def _end(self, reason: str) -> TrainError:
-        self._ended = reason
-        self._run.journal.write(Untrained(reason=reason, usage=self.usage))
-        log.warning("no weights are learned any more in this run: %s", reason)
-        return TrainError(reason)
+    def _end(self, untrained: Untrained) -> TrainError:
+        self._ended = untrained.reason
+        self._run.journal.write(untrained)
+        log.warning("no weights are learned any more in this run: %s", untrained.reason)
+        return TrainError(untrained.reason)
 
     @property
     def base(self) -> str:
@@ -159,7 +167,7 @@ class Workshop:
 
     async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
         """Say whether the weights of *policy* may race, by its answers to practice *cases* and to everyday prompts."""
-        with self._training() as trainer:
+        with self._trainer() as trainer:
             return await Inspector(self._run, trainer, self._served).vet(policy, cases)
 
     def tell(self, taught: Taught) -> None:
