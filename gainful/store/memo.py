@@ -11,7 +11,8 @@ import asyncio
 
 import msgspec
 
-from gainful.core import JsonObject, Model, ModelError, ModelInFront, Reply, digest
+from gainful.core import JsonObject, Model, ModelError, Reply, digest
+from gainful.in_front import ModelInFront
 from gainful.store.compact import encode
 from gainful.store.store import Store
 

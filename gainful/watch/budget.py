@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from gainful.core import JsonObject, Model, ModelError, ModelInFront, Reply, TaskError, Usage, Value
+from gainful.core import JsonObject, Model, ModelError, Reply, TaskError, Usage, Value
+from gainful.in_front import ModelInFront
 from gainful.store import Store
 from gainful.tasks import Task
 
