@@ -41,10 +41,10 @@ from rich.console import Console
 from servers import free_port
 
 from gainful.core import Policy
-from gainful.dashboard.data import snapshot
 from gainful.models import SMOLLM2, wheel_file
 from gainful.report.service import show_status
 from gainful.store import LedgerEntry, SQLiteStore
+from gainful.watch.promotions import read_promotions
 from gainful.watch.service import Helm, service_key
 from gainful.watch.status import read_status
 
@@ -257,8 +257,8 @@ def report(store: SQLiteStore, timeline: Timeline, tasks: Sequence[Trials]) -> N
 
 def fix_minutes(store: SQLiteStore, timeline: Timeline, name: str) -> dict[str, float]:
     """Return how long the first promotion took, as the dashboard says it."""
-    won = next((one for one in snapshot(store, name, time.time()).policies if one.certified_at is not None), None)
-    if won is None or won.first_failure_at is None or won.at is None or won.certified_at is None:
+    won = next((one for one in read_promotions(store, name) if one.certified_at is not None), None)
+    if won is None or won.first_failure_at is None or won.certified_at is None:
         return {}
     return {
         "first failure seen, minute": timeline.minute(won.first_failure_at),
