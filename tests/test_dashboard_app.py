@@ -104,6 +104,7 @@ async def test_a_correction_is_open_only_where_the_task_is_served_with_it(
     assert reask["why"].startswith("the task's serve.methods leaves it out") is not is_open
 
 
+@pytest.mark.slow
 async def test_an_event_brings_everything_first_and_then_only_what_changed(live: TestServer, tmp_path: Path) -> None:
     async with aiohttp.ClientSession() as http, http.get(live.make_url(f"/dashboard/events?task={TASK}")) as response:
         first = await next_event(response.content)
@@ -116,6 +117,7 @@ async def test_an_event_brings_everything_first_and_then_only_what_changed(live:
     assert set(second) == {"at", "champion", "moves"}
 
 
+@pytest.mark.slow
 async def test_what_a_watcher_says_anew_is_an_event_and_the_same_again_is_none(
     live: TestServer, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ async def test_calls_for_more_adapters_than_fit_all_end_and_never_too_many_are_i
     assert most <= MOST
 
 
+@pytest.mark.slow
 async def test_a_steady_stream_of_calls_does_not_keep_another_adapter_out(loads: Loads) -> None:
     shelf, is_over = Shelf(loads.engine), asyncio.Event()
 

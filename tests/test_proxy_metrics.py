@@ -159,6 +159,7 @@ def shown(worker: subprocess.Popen[bytes]) -> Mapping[str, float]:
     return figures(worker.stdout.read(int(worker.stdout.readline())))
 
 
+@pytest.mark.slow
 def test_every_worker_shows_the_figures_of_all_and_a_dead_ones_levels_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

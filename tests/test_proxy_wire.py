@@ -40,6 +40,7 @@ def refused(body: Any, bounds: Bounds = BOUNDS) -> ApiError:
 
 
 @given(st.dictionaries(st.text(min_size=1).map(lambda name: f"x_{name}"), JSON_VALUES), st.booleans())
+@pytest.mark.slow
 def test_what_nobody_knows_reaches_the_model_as_it_came(extras: JsonObject, ascii_only: bool) -> None:
     body = {**extras, **ASK, "stream": True, "metadata": extras}
     ask = parse(json.dumps(body, ensure_ascii=ascii_only).encode())

@@ -132,6 +132,7 @@ def test_the_present_bound_is_never_above_the_bound_of_all_moments() -> None:
         assert present_bound(seen, 0.05, 60) <= lower_bound(seen, 0.05, 60)
 
 
+@pytest.mark.slow
 def test_a_method_that_does_not_pay_rarely_opens_over_all_its_lives() -> None:
     """All 1,024 lives of 10 fair trials, enumerated, looked at after each trial: no seed, no tolerance."""
     level = 0.2

@@ -188,6 +188,7 @@ def test_a_caller_s_word_overrules_a_trusted_check_only_where_callers_are_truste
             assert len(place.feedback(f"reply-{number}")) == 1
 
 
+@pytest.mark.slow
 def test_what_an_untrusted_check_says_is_judged_and_a_trusted_one_speaks_first(store: SQLiteStore) -> None:
     numbers = [n for n in range(99) if sums().split.side(case(n)) == "dev"][:3]
     verdicts = ([JUDGED], [JUDGED, WRONG], [JUDGED, RIGHT])

@@ -123,6 +123,7 @@ async def test_a_probe_keeps_no_target_for_it_may_be_told_anew_and_be_forgotten(
     assert probe.case == case(0)
 
 
+@pytest.mark.slow
 async def test_a_random_model_that_stays_the_same_is_not_accused_in_120_probes(store: Store) -> None:
     """The rate is that of the detectors: one in 10,000 probes or fewer; here 120 of a model at 70, 20 and 10 %."""
     fill(store)
@@ -228,6 +229,7 @@ def test_the_change_is_the_last_score_less_the_mean_of_the_two_before(store: Sto
     assert (report.finished, report.scored, report.change, report.upto) == (5, 2, -0.5, asked[-1])
 
 
+@pytest.mark.slow
 async def test_after_an_alarm_only_what_was_asked_after_it_counts(store: Store) -> None:
     fill(store)
     reports = await swapped(store, steady(), steady(0.5))
