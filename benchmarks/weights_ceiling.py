@@ -1,9 +1,9 @@
 """What the recipe comes to where every practice case is answered by the key: which gyms can be learned at all?
 
 No result of the product's, which never sees a key, and no bound in theory: the most that this model got out of this
-recipe here.  Where even that does not beat the best constant answer, the constant is not to be beaten by weights.  One
-training of the product's (``RECIPES["rejection"]``, with the base's own replies to everyday prompts) from the base, on
-right answers to practice cases; evaluated as in ``weights.py``, on the same cases.
+recipe here.  Where even that does not beat the best constant answer, nothing says that the product could.  One training
+of the product's (``RECIPES["rejection"]``, with the base's own replies to everyday prompts) from the base, on right
+answers to practice cases; evaluated as in ``weights.py``, on the same cases.
 
     python benchmarks/weights_ceiling.py [--seeds 3] [--lessons 400]
 """

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from gainful.core import Exchange, JsonObject
 from gainful.gate import Alarm, mean_interval, proportion_interval
@@ -38,7 +38,7 @@ BATCH = 500
 WORSE = {"quality": "worse than the former champion", "errors": "requests fail more often than the former champion's"}
 FALLEN = {"quality": "quality", "errors": "the share of requests that do not fail"}
 
-Blame = Literal["champion", "callers", ""]
+Blame: TypeAlias = Literal["champion", "callers", ""]
 
 
 class Former(NamedTuple):
