@@ -35,7 +35,7 @@ def environment(name: str, requirements: Sequence[str], alone: Sequence[str] = (
     print(f"setting up {name} in out/venvs (once)", file=sys.stderr)
     try:
         venv.create(home, with_pip=True)
-        install = [python, "-m", "pip", "install", "--quiet"]
+        install = [str(python), "-m", "pip", "install", "--quiet"]
         subprocess.run([*install, *requirements], check=True, stdin=subprocess.DEVNULL)
         if alone:
             subprocess.run([*install, "--no-deps", *alone], check=True, stdin=subprocess.DEVNULL)

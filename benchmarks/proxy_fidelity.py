@@ -27,14 +27,14 @@ from fidelity import Finding, RecordingUpstream, findings, is_lossless
 from fidelity_corpus import SHAPES
 
 STREAMS = ("pass", "hold", "segment")
+
+
+def streaming(stream: str) -> Start:
+    return lambda upstream_url, scratch: gainful(upstream_url, scratch, 1, stream)
+
+
 PROXIES: dict[str, tuple[str, Start]] = {
-    **{
-        f"gainful-{stream}": (
-            f"Gainful, {stream}",
-            lambda upstream_url, scratch, stream=stream: gainful(upstream_url, scratch, 1, stream),
-        )
-        for stream in STREAMS
-    },
+    **{f"gainful-{stream}": (f"Gainful, {stream}", streaming(stream)) for stream in STREAMS},
     **{name: CONTESTANTS[name] for name in ("litellm", "optillm")},
 }
 

@@ -132,7 +132,7 @@ class Upstream:
 @contextmanager
 def upstream(*options: str) -> Iterator[Upstream]:
     """Run the mock upstream with *options*; raises ``RuntimeError`` where it ends before the block does."""
-    command = [sys.executable, INSIDE / "mock_upstream.py", *options]
+    command = [sys.executable, str(INSIDE / "mock_upstream.py"), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

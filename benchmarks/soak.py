@@ -192,7 +192,7 @@ def received(bodies: Iterable[str]) -> Iterator[Received]:
                 continue
             deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
             text = "".join(delta.get("content") or "" for delta in deltas)
-            usage = next((chunk["usage"] for chunk in chunks if chunk.get("usage")), {})
+            usage: dict[str, Any] = next((chunk["usage"] for chunk in chunks if chunk.get("usage")), {})
             yield Received(chunks[0]["id"], text, tokens(usage))
         else:
             reply = json.loads(body)

@@ -66,8 +66,8 @@ def exchange(rng: random.Random, number: int) -> Exchange:
         f"for order {rng.getrandbits(32):08x}, booked by {rng.getrandbits(48):012x}?"
     )
     id = f"chatcmpl-{rng.randbytes(12).hex()}"
-    call = {"id": f"call_{rng.randbytes(9).hex()}", "type": "function"}
-    call["function"] = {"name": name, "arguments": json.dumps(value["arguments"])}
+    function = {"name": name, "arguments": json.dumps(value["arguments"])}
+    call = {"id": f"call_{rng.randbytes(9).hex()}", "type": "function", "function": function}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     usage = {"prompt_tokens": 180, "completion_tokens": 24, "total_tokens": 204}
     right = rng.random() < 0.8

@@ -163,8 +163,8 @@ def figures(runs: Sequence[Run]) -> Iterator[Figure]:
     """Yield what all *runs* share: minutes until each policy was there, and how often it is right."""
     labels = [label for label in runs[0] if all(label in run for run in runs)]
     for label in labels:
-        minutes = [run[label].get("minutes") for run in runs]
-        if None not in minutes:
+        minutes = [run[label]["minutes"] for run in runs if run[label].get("minutes") is not None]
+        if len(minutes) == len(runs):
             yield Figure(label, "ready after", "min", 1, tuple(minutes))
         for number, how in enumerate(("strict", "lenient")):
             yield from accuracy(label, how, [[one[number] for one in all_of(run[label])] for run in runs])

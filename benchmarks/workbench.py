@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from inside.five_gyms import OfFive
 from msgspec.structs import replace
@@ -85,11 +85,13 @@ class Clock:
     """
 
     def __init__(self, file: Path, say: Callable[[Event], str] = kind_of) -> None:
-        known = json.loads(file.read_text()) if file.exists() else {"worked_s": 0.0, "began": [], "records_s": []}
+        nothing: dict[str, Any] = {"worked_s": 0.0, "began": [], "records_s": []}
+        known = json.loads(file.read_text()) if file.exists() else nothing
         self.records: list[tuple[float, Event]] = []
         self._file, self._say = file, say
         self._records_s: list[float] = known["records_s"]
-        self._began: list[tuple[float, float]] = [*map(tuple, known["began"]), (time.time(), known["worked_s"])]
+        self._began: list[tuple[float, float]] = [(at, worked_s) for at, worked_s in known["began"]]
+        self._began.append((time.time(), known["worked_s"]))
         self._saved_s = 0.0
 
     def at(self, moment: float) -> float:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from gainful.models import SMOLLM2, EmbeddedModel, wheel_file
 
 AT_ONCE = 8
-Answer = Callable[[list[dict]], list[dict]]
+Answer = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
 @contextmanager
@@ -22,10 +23,10 @@ def gainful(threads: int) -> Iterator[Answer]:
     """Our embedded model, as it comes, with *threads*."""
     model = EmbeddedModel(wheel_file(**SMOLLM2), slots=AT_ONCE, threads=threads)
 
-    async def answer(bodies: list[dict]) -> list[dict]:
+    async def answer(bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
         room = asyncio.Semaphore(AT_ONCE)
 
-        async def one(body: dict) -> dict:
+        async def one(body: dict[str, Any]) -> dict[str, Any]:
             async with room:
                 return (await model.complete(body)).body
 
