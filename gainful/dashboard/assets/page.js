@@ -275,7 +275,7 @@ function against(held) {
       held.before === null ? null : ["worse than the former champion was", count(held.known), known(held.as_before, (value) => need(value, held.needed, "harm"))],
       ["quality has fallen", count(held.known), held.reference === null ? LEAST : known(held.by_itself, (value) => need(value, held.needed, "harm"))],
     ].filter(Boolean)),
-    note(`As of ${moment(held.at)}. The champion is ${known(held.gain, points)} points on the former one. ${held.reference === null ? "What its quality is held against is not known yet." : `Its quality is held against ${tenths(held.reference)}, a bound below what it was first.`} ${held.before === null ? "" : `The former champion's was ${tenths(held.before)} at least. `}Once evidence reaches what is needed, the champion is taken back or an alarm raised.`),
+    note(`As of ${moment(held.at)}. ${held.gain === null ? "Nothing has been compared with a former champion yet." : `The champion is ${points(held.gain)} points on the former one.`} ${held.reference === null ? "What its quality is held against is not known yet." : `Its quality is held against ${tenths(held.reference)}, a bound below what it was first.`} ${held.before === null ? "" : `The former champion's was ${tenths(held.before)} at least. `}Once evidence reaches what is needed, the champion is taken back or an alarm raised.`),
   ];
 }
 
