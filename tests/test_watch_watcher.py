@@ -407,6 +407,35 @@ def test_a_fall_of_quality_rings_once_however_often_the_watcher_starts_again(
     assert standing.content["known"] == 100  # what is usual now is learned anew
 
 
+def test_a_champion_that_came_back_is_held_against_what_it_was_before_it_left(
+    store: SQLiteStore, street: Street
+) -> None:
+    """It had answered a hundred requests, too few to say what it was at first, and the model falls on its return."""
+    street.task = replace(street.task, improving=structs.replace(street.task.improving, calls_per_day=0))
+    street.model = falling(street, 250)
+    helm = installed(store, street, BETTER)
+    store.put_policy(WORSE)
+    street.ask(100)
+    helm.force(WORSE.id)
+    street.ask(50)
+    helm.roll_back("a person saw to it")
+    watcher = Watcher(street.task, workplace(store, street))
+    street.ask(100)
+    look(watcher)
+    assert kinds(store) == ["promoted", "rolled-back"]
+
+    street.ask(50)
+    look(watcher)
+
+    alarm = store.ledger(service_key("sums"))[-1]
+    assert (alarm.kind, alarm.content["about"], alarm.content["policy"]) == ("alarm", "quality", BETTER.id)
+    assert (alarm.content["evidence"]["before of"], alarm.content["evidence"]["reference"]) == (BETTER.id, None)
+    assert alarm.content["evidence"]["served"] == 150
+    street.ask(50)
+    look(Watcher(street.task, workplace(store, street, "another")))
+    assert kinds(store)[2:] == ["alarm"]  # one fall rings once
+
+
 def test_an_alarm_that_rang_before_the_watcher_died_begins_one_run(store: SQLiteStore, street: Street) -> None:
     street.task = replace(street.task, improving=structs.replace(street.task.improving, after_errors=0))
     helm = installed(store, street, street.task.baseline)

@@ -225,10 +225,9 @@ def _held(found: Held, *, is_compared: bool) -> str:
     reference = "not known yet" if found.reference is None else f"{found.reference:.3f}"
     alone = f"{words.count(found.known, 'score')}, held against {reference}, alarm {_of(found.by_itself, found.needed)}"
     failing = f"failing more often {_of(found.failing, found.needed)}; " if found.beside else ""
+    whose = "what it was before it left" if found.is_back else "what was before"
     before = (
-        ""
-        if found.before is None
-        else f"; against {found.before:.3f}, what was before, {_of(found.as_before, found.needed)}"
+        "" if found.before is None else f"; against {found.before:.3f}, {whose}, {_of(found.as_before, found.needed)}"
     )
     return f"{compared}{failing}{alone}{before}; said {when(found.at)}"
 

@@ -1,7 +1,8 @@
 """After a promotion, for ever: is the champion still no worse than the one before, and as good as when it came in?
 
 Three comparisons, each of quality and of errors: with the former champion in the same blocks, where a hold-back stage
-keeps it; with what the former champion was before it left; and with what the champion itself was at first.  The first
+keeps it; with what the former champion was before it left, or, of a champion that was taken back into service, what it
+was itself before it left; and with what the champion was at first.  The first
 alone takes a champion back.  Where one of the others rings, the blocks from then on say whether the champion is to
 blame, or what callers ask: whether the former champion fell as far.  Where nothing is held back that could say so, the
 champion is taken back at once.
@@ -42,7 +43,7 @@ Blame: TypeAlias = Literal["champion", "callers", ""]
 
 
 class Former(NamedTuple):
-    """The champion before, and the last exchange before it left."""
+    """Whose last answers the champion is held against, maybe its own, and the last exchange before it left."""
 
     policy: str
     row: int
@@ -134,7 +135,7 @@ class Inquest:
 class HoldbackWatch:
     """Reads what *champion* answered, and what the former one did in its hold-back *stage*, where there is one.
 
-    A champion that was in service before is held against what it was then, too: it is no other by having been away.
+    A champion that was in service before is no other by having been away: its first scores are those of its first time.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class HoldbackWatch:
         self._margin = margin = task.improving.margin
         self._inquests: dict[str, Inquest] = {}
         self.served = 0
+        self._former = former
         self._came_in = 0 if former is None else former.row
         self.against_former = {name: Pairs(margin) for name in WORSE}
         self.by_itself = {name: Level(margin) for name in WORSE}
@@ -175,6 +177,7 @@ class HoldbackWatch:
             "reference": itself.reference,
             "by itself": itself.alarm.evidence,
             "before": before["quality"].reference if "quality" in before else None,
+            "before of": self._former.policy if self._former else None,
             "as before": before["quality"].alarm.evidence if "quality" in before else None,
             "errors": {
                 "compared": self.against_former["errors"].n,

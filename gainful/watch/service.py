@@ -151,6 +151,13 @@ def replay(entries: Sequence[LedgerEntry]) -> Service:
     return state
 
 
+def left_at(entries: Sequence[LedgerEntry], policy: str) -> int | None:
+    """Return the last exchange before *policy* left service the last time, ``None`` where no line says so."""
+    left = (entry.content for entry in reversed(entries) if entry.kind in ("begun", "promoted", "rolled-back"))
+    rows = (content.get("row", 0) for content in left if policy in (content["former"], content.get("left")))
+    return next(rows, None)
+
+
 def stages_of(entries: Sequence[LedgerEntry]) -> list[Stage]:
     """Return every stage of every challenger in *entries*, the first one first."""
     return [_stage(entry.content["stage"], entry) for entry in entries if entry.kind == "staged"]

@@ -50,8 +50,8 @@ class Held(msgspec.Struct, frozen=True):
     ``gain`` is its mean score less the former champion's on ``compared`` pairs in the hold-back, ``against_former`` the
     evidence that it is the worse one.  ``known`` of its scores were read; from ``reference`` on, the bound that quality
     is held against, ``by_itself`` is the evidence that quality has fallen; ``as_before`` is that against ``before``, a
-    bound below what the former champion's was.  ``failing`` is the evidence that its requests fail more often, on
-    ``beside`` pairs.
+    bound below what the former champion's was before it left, or its own where it came back (``is_back``).  ``failing``
+    is the evidence that its requests fail more often, on ``beside`` pairs.
     """
 
     at: float
@@ -63,6 +63,7 @@ class Held(msgspec.Struct, frozen=True):
     by_itself: float | None
     before: float | None = None
     as_before: float | None = None
+    is_back: bool = False
     beside: int = 0
     failing: float | None = None
     needed: float = RUN_LENGTH
@@ -113,6 +114,7 @@ def evidence_against(store: Store, task: str, champion: str | None, stage: Stage
         by_itself=said.get("by itself"),
         before=said.get("before"),
         as_before=said.get("as before"),
+        is_back=champion is not None and said.get("before of") == champion,
         beside=errors.get("compared") or 0,
         failing=errors.get("against former"),
     )

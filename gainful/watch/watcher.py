@@ -31,7 +31,18 @@ from gainful.watch.learning import Learning, Proven
 from gainful.watch.probes import ProbeReport, Probes
 from gainful.watch.regression import Regression
 from gainful.watch.screen import screen
-from gainful.watch.service import Helm, Mode, Service, Stage, next_seed, service_key, settle, stages_of, watch_lease
+from gainful.watch.service import (
+    Helm,
+    Mode,
+    Service,
+    Stage,
+    left_at,
+    next_seed,
+    service_key,
+    settle,
+    stages_of,
+    watch_lease,
+)
 from gainful.watch.triggers import Waiting
 
 LEASE_S = 60.0  # a watcher that has been silent for so long is dead
@@ -233,11 +244,20 @@ class Watcher:
         since = max(stage.row if stage else 0, self._rang_at(champion))
         wanted = champion, stage.id if stage else "", since
         if self._holdback is None or self._holdback[:3] != wanted:
-            former = self._former(state)
-            before = Former(former, state.row) if former is not None and since <= state.row else None
+            before = self._before(state) if since <= state.row else None
             watch = HoldbackWatch(self._store, self.task, champion, stage, since, self._quality, before)
             self._holdback = _Compared(*wanted, watch)
         return self._holdback.watch
+
+    def _before(self, state: Service) -> Former | None:
+        """Return whose last answers the champion is held against: the former one's, or its own where it came back."""
+        if (former := self._former(state)) is not None:
+            return Former(former, state.row)
+        champion = self._store.champion(self.task.name)
+        if champion is None or champion != state.champion:
+            return None  # a run of its own has put it there
+        row = left_at(self._store.ledger(service_key(self.task.name)), champion)
+        return None if row is None else Former(champion, row)
 
     def _rang_at(self, champion: str | None) -> int:
         """Return the row at which the last alarm about *champion* rang, 0 where none has; the model's are no such."""

@@ -272,10 +272,10 @@ function against(held) {
     table("Evidence against the champion", ["suspected", ">seen", ">evidence"], [
       ["worse than the former champion", count(held.compared), known(held.against_former, (value) => need(value, held.needed, "harm"))],
       held.beside ? ["its requests fail more often", count(held.beside), known(held.failing, (value) => need(value, held.needed, "harm"))] : null,
-      held.before === null ? null : ["worse than the former champion was", count(held.known), known(held.as_before, (value) => need(value, held.needed, "harm"))],
+      held.before === null ? null : [held.is_back ? "worse than before it left" : "worse than the former champion was", count(held.known), known(held.as_before, (value) => need(value, held.needed, "harm"))],
       ["quality has fallen", count(held.known), held.reference === null ? LEAST : known(held.by_itself, (value) => need(value, held.needed, "harm"))],
     ].filter(Boolean)),
-    note(`As of ${moment(held.at)}. ${held.gain === null ? "Nothing has been compared with a former champion yet." : `The champion is ${points(held.gain)} points on the former one.`} ${held.reference === null ? "What its quality is held against is not known yet." : `Its quality is held against ${tenths(held.reference)}, a bound below what it was first.`} ${held.before === null ? "" : `The former champion's was ${tenths(held.before)} at least. `}Once evidence reaches what is needed, the champion is taken back or an alarm raised.`),
+    note(`As of ${moment(held.at)}. ${held.gain === null ? "Nothing has been compared with a former champion yet." : `The champion is ${points(held.gain)} points on the former one.`} ${held.reference === null ? "What its quality is held against is not known yet." : `Its quality is held against ${tenths(held.reference)}, a bound below what it was first.`} ${held.before === null ? "" : `${held.is_back ? "Before it left it" : "The former champion's"} was ${tenths(held.before)} at least. `}Once evidence reaches what is needed, the champion is taken back or an alarm raised.`),
   ];
 }
 
