@@ -394,6 +394,26 @@ def test_the_likeliest_replies_are_those_that_reading_finds_whatever_they_are_dr
         assert equal >= len(prompts) - 1  # sampled in bfloat16, read in float32: one may be a tie
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to a core")
+def test_replies_do_not_depend_on_how_many_cores_draw_them(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [one.messages for one in lessons(16)]
+    how = Sampling(samples=40, max_tokens=8, seed=5)
+    cores = os.sched_getaffinity(0)
+    drawn = sample_replies(None, base, prompts, how)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where nothing is remembered
+
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        alone = sample_replies(None, base, prompts, how)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+    assert len({reply for replies in drawn for reply in replies}) > 100
+    assert alone == drawn
+
+
 def test_replies_are_drawn_as_often_as_they_are_likely(base: Path) -> None:
     """The first token of 3,000 replies, where it is a whole character; the seed is given."""
     (prompt,) = [one.messages for one in lessons(1)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from gainful.core import TrainError
 from gainful.train.memory import Shape, check_memory, free_bytes
 from gainful.train.together import processes_here
 
@@ -37,6 +38,15 @@ def shape_of(source: str) -> Shape:
         vocabulary=config.vocab_size,
         parameters=sum(weight.numel() for weight in model.parameters()),
     )
+
+
+def has_room(needed: int, allowed: int | None) -> bool:
+    """Say whether ``check_room`` would let that pass."""
+    try:
+        check_room(needed, allowed)
+    except TrainError:
+        return False
+    return True
 
 
 def check_room(needed: int, allowed: int | None) -> None:

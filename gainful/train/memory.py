@@ -48,13 +48,16 @@ def training_bytes(shape: Shape, element_bytes: int, rank: int, nodes: int, labe
     return LIBRARIES_BYTES + shape.parameters * element_bytes + adapter + int(SLACK * (activations + scores + logits))
 
 
-def answering_bytes(shape: Shape, element_bytes: int, nodes: int, labels: int) -> int:
-    """Return the memory that it takes to read *nodes* tokens at once, and to say how likely *labels* of them are."""
+def answering_bytes(shape: Shape, element_bytes: int, nodes: int, labels: int, hands: int = 1) -> int:
+    """Return the memory that it takes to read *nodes* tokens at once, and to say how likely *labels* of them are.
+
+    So many *hands* do that at the same time.
+    """
     remembered = nodes * shape.layers * 2 * shape.width
     layer = nodes * (8 * shape.width + 4 * shape.inner) + 2 * nodes**2
     logits = 3 * labels * shape.vocabulary
     in_use = remembered * element_bytes + layer * element_bytes + logits * 4
-    return LIBRARIES_BYTES + shape.parameters * element_bytes + int(SLACK * in_use)
+    return LIBRARIES_BYTES + shape.parameters * element_bytes + int(SLACK * in_use * hands)
 
 
 def least_bytes(parameters: int) -> int:
