@@ -3,8 +3,8 @@
 Many replies are one sequence, of which each token sees what it follows and nothing else: the beginning that its prompt
 shares with others, its own prompt, its own reply.  So there is no padding, nothing is remembered twice, and a reply
 that has ended takes no part.  On a CPU this makes several times as many tokens a second as the server that serves the
-model, because nobody waits for one of them, and each core reads prompts of its own: two that share every product of
-matrices make half as many again as one, two that do not twice as many.  Loaded by the worker alone: this module imports
+model, because nobody waits for one of them, and each core answers prompts of its own: two that share every product of
+matrices make 1.2 times as many as one, two that do not 1.8 times.  Loaded by the worker alone: this module imports
 torch.
 """
 

@@ -2,10 +2,9 @@
 
 Three comparisons, each of quality and of errors: with the former champion in the same blocks, where a hold-back stage
 keeps it; with what the former champion was before it left, or, of a champion that was taken back into service, what it
-was itself before it left; and with what the champion was at first.  The first
-alone takes a champion back.  Where one of the others rings, the blocks from then on say whether the champion is to
-blame, or what callers ask: whether the former champion fell as far.  Where nothing is held back that could say so, the
-champion is taken back at once.
+was itself before it left; and with what the champion was at first.  The first alone takes a champion back.  Where one
+of the others rings, the blocks from then on say whether the champion is to blame, or what callers ask: whether the
+former champion fell as far.  Where nothing is held back that could say so, the champion is taken back at once.
 
 Guarantees: without cause each alarm rings no more often than once in ``RUN_LENGTH`` comparisons or scores on average,
 the last two where the bound that they hold the champion against is below the truth.  An answer that failed open, or
