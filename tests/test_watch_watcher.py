@@ -35,6 +35,7 @@ from gainful.watch.learning import MOST_FAILURES, PAUSE_S
 from gainful.watch.process import AT_ONCE, learning_model
 from gainful.watch.promotions import read_promotions
 from gainful.watch.service import Helm, Service, read_service, service_key, watch_lease
+from gainful.watch.standings import evidence_against
 from gainful.watch.triggers import watch_runs
 from gainful.watch.watcher import Watcher, Workplace
 
@@ -423,6 +424,9 @@ def test_a_champion_that_came_back_is_held_against_what_it_was_before_it_left(
     street.ask(100)
     look(watcher)
     assert kinds(store) == ["promoted", "rolled-back"]
+    held = evidence_against(store, "sums", BETTER.id, None)
+    assert held is not None
+    assert (held.is_back, held.before is None) == (True, False)
 
     street.ask(50)
     look(watcher)
