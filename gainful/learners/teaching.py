@@ -148,11 +148,11 @@ class OnDev(Value, frozen=True):
 class Taught(Value, frozen=True, tag="taught"):
     """One attempt at training, whatever came of it.
 
-    ``round`` counts from 1; the rounds of one course are told in the order in which they fell behind, the best one
-    last.  ``trained`` is ``None`` where it did not begin, ``vetting`` where it was not the best on dev, and ``dev``
-    where nothing was compared.  ``left_out`` practice cases nearly repeat one that is raced or held out.  A control has
-    everything in common with the training of the adapter with digest ``control_of``, but that its replies belong to
-    other cases; empty for all that is no control.
+    ``round`` counts from 1; the rounds of one course are told in the order in which they fell behind, whoever may race
+    last.  ``trained`` is ``None`` where it did not begin, ``vetting`` where it was not among the best on dev, and
+    ``dev`` where nothing was compared.  ``left_out`` practice cases nearly repeat one that is raced or held out.  A
+    control has everything in common with the training of the adapter with digest ``control_of``, but that its replies
+    belong to other cases; empty for all that is no control.
     """
 
     learner: str

@@ -38,6 +38,7 @@ from gainful.learners.teaching import Method, OnDev, Taught, Teaching, Workshop
 from gainful.train import Lesson, Material, Preference, Question, Recipe, Work
 
 LEAST_LEAD = 2  # dev cases that an earlier round must be ahead by, or the later one is taken: it has learned more
+VETTED = 2  # students of a course at most, the second where the best may not race
 
 RECIPES: dict[Method, Recipe] = {
     "rejection": Recipe(method="sft", learning_rate=1e-3),
@@ -107,15 +108,15 @@ class Course:
     async def take(self, head: Policy) -> Proposal | None:
         """Train as often as the teaching says, each time on what the last student answers.
 
-        The best on dev is vetted and returned, ``None`` where it may not race.
+        The best on dev is vetted and returned, the second best where it may not race, ``None`` where neither may.
         """
-        best: _Student | None = None
+        students: list[_Student] = []  # that may be proposed, the best first
         rounds = 1 if self._method == "distillation" else self._teaching.rounds
         for number in range(rounds):
             try:
                 student = await self._round(head, number)
             except TrainError:
-                if best is None:
+                if not students:
                     raise
                 break  # the workshop says why; what has been learned so far may race
             if student is None:
@@ -123,19 +124,26 @@ class Course:
             head = student.policy
             if rounds > 1 or self._teaching.control:
                 student = await self._on_dev(student)
-            if best is None or _follows(student, best):
-                best, behind = student, best
-            else:
-                behind = student
-            if behind is not None:
+            students = _ranked([*students, student])
+            for behind in students[VETTED:]:
                 self._workshop.tell(behind.taught)
-        return None if best is None else await self._vetted(best)
+            del students[VETTED:]
+        for place, student in enumerate(students, 1):
+            try:
+                vetting = await self._workshop.vet(student.policy, self._evidence.practice)
+            except TrainError:
+                for unvetted in students[place - 1 :]:
+                    self._workshop.tell(unvetted.taught)
+                raise
+            for behind in () if vetting.refused else students[place:]:
+                self._workshop.tell(behind.taught)
+            self._workshop.tell(replace(student.taught, vetting=vetting, refused=vetting.refused))
+            if not vetting.refused:
+                return await self._proposal(student)
+        return None
 
-    async def _vetted(self, student: _Student) -> Proposal | None:
-        vetting = await self._workshop.vet(student.policy, self._evidence.practice)
-        self._workshop.tell(replace(student.taught, vetting=vetting, refused=vetting.refused))
-        adapter = student.policy.adapter
-        if vetting.refused or adapter is None:
+    async def _proposal(self, student: _Student) -> Proposal | None:
+        if (adapter := student.policy.adapter) is None:
             return None
         if self._teaching.control:
             with contextlib.suppress(TrainError):  # the workshop says why; the adapter races without its control
@@ -233,10 +241,21 @@ class Course:
                 return tuple(Question(asked(case), case.id, student.max_tokens) for case in mixed)
 
 
-def _follows(student: _Student, best: _Student) -> bool:
-    """Say whether a later student takes the place of the best so far, on the dev cases that both were asked."""
-    both = student.right.keys() & best.right.keys()
-    return sum(best.right[case] - student.right[case] for case in both) < LEAST_LEAD
+def _ranked(students: Sequence[_Student]) -> list[_Student]:
+    """Return them, the best first: of those that no other leads the last one, who has learned most."""
+    left = sorted(students, key=lambda one: one.taught.round)
+    ranked: list[_Student] = []
+    while left:
+        best = next((one for one in reversed(left) if not any(_leads(other, one) for other in left)), left[-1])
+        left.remove(best)
+        ranked.append(best)
+    return ranked
+
+
+def _leads(one: _Student, other: _Student) -> bool:
+    """Say whether *one* is ahead of *other* by ``LEAST_LEAD`` of the dev cases that both were asked."""
+    both = one.right.keys() & other.right.keys()
+    return sum(one.right[case] - other.right[case] for case in both) >= LEAST_LEAD
 
 
 def is_longer(policy: Policy) -> bool:

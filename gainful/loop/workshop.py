@@ -168,6 +168,7 @@ class Workshop:
     async def vet(self, policy: Policy, cases: Sequence[Case]) -> Vetting:
         """Say whether the weights of *policy* may race, by its answers to practice *cases* and to everyday prompts."""
         with self._trainer() as trainer:
+            self._check_budget()  # enough for one was put aside
             return await Inspector(self._run, trainer, self._served).vet(policy, cases)
 
     def tell(self, taught: Taught) -> None:
