@@ -67,7 +67,7 @@ class Choosing(Value, frozen=True):
     """
 
     per_case: int = 2
-    most_usual: float = 0.5
+    most_usual: float = 2 / 3
     most_kind: float = 1.5
     repeated: int = 4
 
