@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -246,15 +246,26 @@ class Hasty:
 
     def __init__(self) -> None:
         self.answered = 0
+        self.connections: list[asyncio.Task[Any]] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.current_task()
+        assert connection is not None
+        self.connections.append(connection)
+        try:
+            await self._serve(reader, writer)
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._read(reader)
         body = json.dumps(chat("hello")).encode()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         self.answered += 1
-        await self._read(reader)  # the next request is here; nobody will answer it
-        writer.close()
+        with suppress(asyncio.IncompleteReadError):  # after the last one
+            await self._read(reader)  # the next request is here; nobody will answer it
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -270,6 +281,7 @@ async def test_a_connection_that_was_let_go_while_idle_is_no_attempt() -> None:
         for _ in range(3):
             await model.complete(BODY)
         await model.close()
+        await asyncio.gather(*hasty.connections)
 
     assert hasty.answered == 3
 
