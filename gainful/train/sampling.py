@@ -201,7 +201,7 @@ def _read(model: Any, ids: Any, places: Any, seen: Any, cache: Any, keep: Any = 
 def _next(logits: Any, temperature: float, random: torch.Generator) -> Any:
     if not temperature:
         return logits.argmax(-1)
-    # one random number a reply: one for each word of the vocabulary takes half as long as reading does
+    # one random number a reply: one for each word of the vocabulary takes a third as long as reading does
     upto = (logits / temperature).softmax(-1).cumsum_(-1)
     drawn = torch.rand((len(upto), 1), generator=random, device=upto.device) * upto[:, -1:]
     return torch.searchsorted(upto, drawn, right=True)[:, 0].clamp_(max=upto.shape[1] - 1)
