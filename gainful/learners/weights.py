@@ -128,6 +128,10 @@ class Course:
             for behind in students[VETTED:]:
                 self._workshop.tell(behind.taught)
             del students[VETTED:]
+        return await self._vetted(students)
+
+    async def _vetted(self, students: Sequence[_Student]) -> Proposal | None:
+        """Return the first of *students* that may race, ``None`` where none may; what came of each is told."""
         for place, student in enumerate(students, 1):
             try:
                 vetting = await self._workshop.vet(student.policy, self._evidence.practice)
