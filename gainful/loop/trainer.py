@@ -13,6 +13,7 @@ from gainful.models.adapters import find_adapter
 from gainful.tasks.task import Task
 from gainful.train import (
     Hear,
+    Kept,
     Limits,
     Reading,
     Reward,
@@ -69,6 +70,7 @@ class BaseTrainer:
     def __init__(self, base: Path | str, limits: Limits) -> None:
         self._base = base
         self._limits = limits
+        self.kept = Kept()
 
     def check_memory(self, *, now: bool) -> None:
         """Raise ``TrainError`` where less is allowed, or *now* free on this machine, than the base alone takes."""
@@ -81,6 +83,7 @@ class BaseTrainer:
         """Train in another process; raises ``TrainError``."""
 
         def train(stop: Stop) -> Trained:
+            self.kept.end()  # its memory is needed
             return fine_tune(work, self._base, self._limits, watch=watch, reward=reward, stop=stop)
 
         return await _until_cancelled(train)
@@ -93,7 +96,14 @@ class BaseTrainer:
         def sample(stop: Stop) -> Sequence[Sequence[str]]:
             allowed = self._limits.memory_bytes
             return sample_replies(
-                _folder(adapter), self._base, prompts, how, memory_bytes=allowed, watch=watch, stop=stop
+                _folder(adapter),
+                self._base,
+                prompts,
+                how,
+                memory_bytes=allowed,
+                watch=watch,
+                stop=stop,
+                kept=self.kept,
             )
 
         return await _until_cancelled(sample)
@@ -119,6 +129,7 @@ class BaseTrainer:
                 memory_bytes=self._limits.memory_bytes,
                 watch=watch,
                 stop=stop,
+                kept=self.kept,
             )
 
         return await _until_cancelled(read)

@@ -27,6 +27,7 @@ from gainful.train.jobs import (
     Work,
     processes,
 )
+from gainful.train.kept import Kept
 from gainful.train.parity import FEWEST_PROMPTS, Parity, parity
 from gainful.train.stop import Stop
 from gainful.train.training import fine_tune
@@ -34,6 +35,7 @@ from gainful.train.training import fine_tune
 __all__ = [
     "FEWEST_PROMPTS",
     "Hear",
+    "Kept",
     "Launched",
     "Lesson",
     "Limits",

@@ -15,6 +15,7 @@ from gainful.models.gguf import gguf_digest
 from gainful.train.extra import missing
 from gainful.train.folders import ANSWER, alone, answer_folder, sweep, write
 from gainful.train.jobs import Hear, Progress, Reading, Sampling
+from gainful.train.kept import Kept
 from gainful.train.orders import Read, Readings, Sample, Sampled
 from gainful.train.process import carry_out
 from gainful.train.stop import Stop
@@ -34,13 +35,14 @@ def read_prompts(
     memory_bytes: int | None = None,
     watch: Hear = ignore,
     stop: Stop | None = None,
+    kept: Kept | None = None,
 ) -> list[Reading]:
     """Return how the trainer's side answers *prompts* (messages each) greedily, and how likely it finds *replies*.
 
     *cuts* are the replies in tokens, as whoever gave them cut them; where one is not known, the trainer's own cut is
     read.  *adapter* is an adapter's folder, ``None`` for the base alone.  ``max_tokens`` 0 asks for no answers.
-    *watch* hears how many prompts are done.  It blocks until all are, or until another thread sets *stop*.  Raises
-    ``TrainError`` and ``Stopped``.
+    *watch* hears how many prompts are done; a worker that is *kept* does it, where there is one, and is kept again.  It
+    blocks until all are done, or until another thread sets *stop*.  Raises ``TrainError`` and ``Stopped``.
     """
     for given in (replies, cuts):
         if given is not None and len(given) != len(prompts):
@@ -54,7 +56,7 @@ def read_prompts(
         adapter=str(adapter or ""),
         memory_bytes=memory_bytes,
     )
-    return list(_remembered(order, adapter, Readings, watch, stop or Stop()).readings)
+    return list(_remembered(order, adapter, Readings, watch, stop or Stop(), kept).readings)
 
 
 def sample_replies(
@@ -66,6 +68,7 @@ def sample_replies(
     memory_bytes: int | None = None,
     watch: Hear = ignore,
     stop: Stop | None = None,
+    kept: Kept | None = None,
 ) -> list[tuple[str, ...]]:
     """Return ``how.samples`` replies to each of *prompts*, drawn on the trainer's side.
 
@@ -78,10 +81,12 @@ def sample_replies(
         adapter=str(adapter or ""),
         memory_bytes=memory_bytes,
     )
-    return list(_remembered(order, adapter, Sampled, watch, stop or Stop()).replies)
+    return list(_remembered(order, adapter, Sampled, watch, stop or Stop(), kept).replies)
 
 
-def _remembered(order: Read | Sample, adapter: Path | None, kind: type[Answered], watch: Hear, stop: Stop) -> Answered:
+def _remembered(
+    order: Read | Sample, adapter: Path | None, kind: type[Answered], watch: Hear, stop: Stop, kept: Kept | None
+) -> Answered:
     """Return the answer to *order*: from the cache, where places on this machine do not name it, else the worker's."""
     if lack := missing():
         raise TrainError(lack)
@@ -94,12 +99,14 @@ def _remembered(order: Read | Sample, adapter: Path | None, kind: type[Answered]
             return msgspec.json.decode((folder / ANSWER).read_bytes(), type=kind)
         except (OSError, msgspec.DecodeError):
             pass  # it was not asked yet, or was cut off
-        with closing(carry_out(order, folder, stop)) as heard:
+        answer = None
+        with closing(carry_out(order, folder, stop, kept=kept)) as heard:
             for said in heard:
                 stop.check()
                 if isinstance(said, Progress):
                     watch(said)
                 if isinstance(said, kind):
-                    write(folder / ANSWER, msgspec.json.encode(said))
-                    return said
-    raise AssertionError("a worker that ends well has said so")
+                    answer = said
+        assert answer is not None  # a worker that ends well has said so
+        write(folder / ANSWER, msgspec.json.encode(answer))
+        return answer

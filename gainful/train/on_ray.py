@@ -83,7 +83,7 @@ def _train(config: dict[str, Any]) -> None:
         line.say(
             Failed(sentence=f"{folder} is not seen by all of Ray's machines; set XDG_CACHE_HOME to a shared place")
         )
-    elif carry_out(folder, line) == 0:
+    elif carry_out(order_from((folder / ORDER).read_bytes()), folder, line) == 0:
         return
     raise RuntimeError("one of the workers has said what stopped it")  # so that Ray ends the others
 

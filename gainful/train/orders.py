@@ -1,4 +1,7 @@
-"""What parent and worker say to each other: an order in a file, then one JSON value a line over two pipes."""
+"""What parent and worker say to each other: an order in a file, then one JSON value a line over two pipes.
+
+A worker that is kept is told the folder of its next order, a JSON string.
+"""
 
 from __future__ import annotations
 
@@ -102,6 +105,7 @@ class Failed(Value, frozen=True, tag="failed"):
 
 Said: TypeAlias = Progress | Ask | Fitted | Readings | Sampled | Ended | Failed
 
+folder_from = msgspec.json.Decoder(str).decode
 order_from = msgspec.json.Decoder(Order).decode
 said_from = msgspec.json.Decoder(Said).decode
 worth_from = msgspec.json.Decoder(Worth).decode

@@ -1,4 +1,4 @@
-"""The parent's side of a worker: started for one order, spoken to over pipes, and gone with its parent.
+"""The parent's side of a worker: started for an order, spoken to over pipes, and gone with its parent.
 
 Guarantees: torch is never in this process; what the worker was given to read is deleted when it ends, however it ends.
 """
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,8 +19,9 @@ from gainful.core import TrainError
 from gainful.train.checkpoint import was_killed
 from gainful.train.folders import LOG, ORDER, unwritable, write
 from gainful.train.jobs import Launched, OnRay, Reward
+from gainful.train.kept import Kept
 from gainful.train.orders import Ask, Ended, Failed, FineTune, Order, Said, Worth, said_from
-from gainful.train.stop import Stop
+from gainful.train.stop import Stop, end
 
 QUIET = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin take a server beside them to a hundredth of its speed
@@ -35,24 +35,48 @@ LAUNCHED_AND_KILLED = "Signal 9 (SIGKILL) received by PID"  # as torchrun logs i
 LAST_WORDS = 400  # characters of a dead worker's log that its error quotes
 
 
-def carry_out(order: Order, folder: Path, stop: Stop, reward: Reward | None = None) -> Generator[Said, None, None]:
+def carry_out(
+    order: Order, folder: Path, stop: Stop, reward: Reward | None = None, kept: Kept | None = None
+) -> Generator[Said, None, None]:
     """Yield what the worker says while it carries out *order* in *folder*; it is ended when this is closed.
 
-    Raises ``TrainError`` where it fails or dies, and ``Stopped`` once *stop* is set.
+    Where it goes well, *kept* keeps it for the next order.  Raises ``TrainError`` where it fails or dies, and
+    ``Stopped`` once *stop* is set.
     """
     write(folder / ORDER, msgspec.json.encode(order))
     try:
-        worker = _start(order, folder)
+        worker = (kept and _goes_on(kept, folder)) or _start(order, folder)
         stop.ends(worker)
+        is_well = False
         try:
             yield from _conversation(worker, folder, reward)
+            is_well = True
         except TrainError:
             stop.check()  # then it was killed for that
             raise
         finally:
-            _end(worker)
+            if is_well and kept:
+                stop.spares()
+                kept.keep(worker)
+            else:
+                end(worker)
     finally:
         (folder / ORDER).unlink(missing_ok=True)  # whoever asks again writes it again
+
+
+def _goes_on(kept: Kept, folder: Path) -> subprocess.Popen[bytes] | None:
+    """Return the worker that was kept, told of the order in *folder*; ``None`` where there is none."""
+    worker = kept.take()
+    if worker is None:
+        return None
+    assert worker.stdin is not None
+    try:
+        worker.stdin.write(msgspec.json.encode(str(folder)) + b"\n")
+        worker.stdin.flush()
+    except OSError:  # it has just died
+        end(worker)
+        return None
+    return worker
 
 
 def _start(order: Order, folder: Path) -> subprocess.Popen[bytes]:
@@ -89,8 +113,10 @@ def _conversation(worker: subprocess.Popen[bytes], folder: Path, reward: Reward 
             except BrokenPipeError:
                 break  # it died while its replies were judged
             continue
-        has_ended = isinstance(said, Ended)
         yield said
+        has_ended = isinstance(said, Ended)
+        if has_ended:
+            break
     if not has_ended:
         raise TrainError(_how_it_died(worker.wait(), folder))
 
@@ -107,18 +133,6 @@ def _worth(asked: Ask, reward: Reward) -> Worth:
     if not all(map(math.isfinite, worth)):
         raise TrainError(f"replies to case {asked.case!r} are worth {worth!r}; a reward must be a number")
     return Worth(rewards=worth)
-
-
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    """End *worker* and all that it launched."""
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.kill()
-    with suppress(OSError):  # what it never read is lost with it
-        worker.stdin.close()
-    worker.stdout.read()  # to the end: those that it launched have gone as well, and write no more files
-    worker.stdout.close()
-    worker.wait()
 
 
 def _command(order: Order) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from subprocess import Popen
 
 from gainful.core import Stopped
@@ -30,7 +31,24 @@ class Stop:
             if self._is_set:
                 worker.kill()
 
+    def spares(self) -> None:
+        """Let the worker live, whatever becomes of this."""
+        with self._lock:
+            self._worker = None
+
     def check(self) -> None:
         """Raise ``Stopped`` where this is set."""
         if self._is_set:
             raise Stopped("training was stopped; the same command goes on from its checkpoint")
+
+
+def end(worker: Popen[bytes]) -> None:
+    """End *worker* and all that it launched."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.kill()
+    with suppress(OSError):  # what it never read is lost with it
+        worker.stdin.close()
+    worker.stdout.read()  # to the end: those that it launched have gone as well, and write no more files
+    worker.stdout.close()
+    worker.wait()

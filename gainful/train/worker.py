@@ -1,11 +1,13 @@
 """The process that trains: ``python -m gainful.train.worker FOLDER`` reads FOLDER/order.json and does what it says.
 
 It speaks JSON lines on its standard output, whatever libraries print goes to its log, and it ends when its parent
-does: its standard input is closed then.
+does: its standard input is closed then.  Who has read or drawn waits to be told of another folder.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import os
 import re
@@ -37,6 +39,7 @@ from gainful.train.orders import (
     Order,
     Said,
     Sample,
+    folder_from,
     order_from,
     worth_from,
 )
@@ -102,19 +105,32 @@ def _outlive_not(parent: BinaryIO) -> None:
 
 
 def main(folder: Path) -> int:
-    """Carry out the order in *folder*; return the status to end with."""
+    """Carry out the order in *folder*, and those that the parent tells of then; return the status to end with."""
     is_first = os.environ.get("RANK", "0") == "0"
     answers: SimpleQueue[bytes] = SimpleQueue()
     if is_first:
         threading.Thread(target=listen, args=(sys.stdin.buffer, answers.put), daemon=True).start()
     else:
         threading.Thread(target=_outlive_not, args=(sys.stdin.buffer,), daemon=True).start()
-    return carry_out(folder, Line(own_output(), answers.get, is_first=is_first))
+    line = Line(own_output(), answers.get, is_first=is_first)
+    while True:
+        order = order_from((folder / ORDER).read_bytes())
+        status = carry_out(order, folder, line)
+        if status or isinstance(order, FineTune):
+            return status
+        gc.collect()  # the model
+        folder = Path(folder_from(answers.get()))
+        _log_to(folder)
 
 
-def carry_out(folder: Path, line: Line) -> int:
-    """Carry out the order in *folder* and say on *line* what comes of it; return 0 where it went well."""
-    order = order_from((folder / ORDER).read_bytes())
+def _log_to(folder: Path) -> None:
+    with (folder / LOG).open("wb") as log:
+        for output in (1, 2):
+            os.dup2(log.fileno(), output)
+
+
+def carry_out(order: Order, folder: Path, line: Line) -> int:
+    """Carry out *order* in *folder* and say on *line* what comes of it; return 0 where it went well."""
     try:
         _carry_out(order, folder, line)
     except GainfulError as error:
@@ -158,6 +174,7 @@ def _carry_out(order: Order, folder: Path, line: Line) -> None:
         line.say(read(order, source, reader, line.tell))
 
 
+@functools.cache
 def _step_back() -> None:
     """Take the processor after others: within this session by nice, and as a session where Linux groups by those."""
     os.nice(NICE)

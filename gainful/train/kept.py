@@ -1,0 +1,48 @@
+"""A worker that has read or drawn is kept a while for what is asked next, since it takes five seconds to start one.
+
+Guarantees: it ends a while after its last order, when it is to make room for a training, and with this process.
+"""
+
+from __future__ import annotations
+
+import threading
+from subprocess import Popen
+
+from gainful.train.stop import end
+
+IDLE_S = 20.0  # after which it has ended: it holds half a gigabyte
+
+
+class Kept:
+    """Keeps one worker at most, of orders for the same base."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._worker: Popen[bytes] | None = None
+        self._clock: threading.Timer | None = None
+
+    def take(self) -> Popen[bytes] | None:
+        """Return the worker, which is no longer kept; ``None`` where there is none that lives."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+            if self._clock is not None:
+                self._clock.cancel()
+        if worker is None or worker.poll() is None:
+            return worker
+        end(worker)
+        return None
+
+    def keep(self, worker: Popen[bytes]) -> None:
+        """Keep *worker*, which waits for an order; another one that is kept is ended."""
+        self.end()
+        with self._lock:
+            self._worker = worker
+            self._clock = threading.Timer(IDLE_S, self.end)
+            self._clock.daemon = True
+            self._clock.start()
+
+    def end(self) -> None:
+        """End the worker that is kept."""
+        worker = self.take()
+        if worker is not None:
+            end(worker)
