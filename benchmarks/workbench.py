@@ -29,10 +29,11 @@ from gainful.learners.teaching import Method, Taught, Teaching, Vetting
 from gainful.learners.weights import Course
 from gainful.loop import session
 from gainful.loop.events import Event, Progress
-from gainful.loop.everyday import unrelated
+from gainful.loop.everyday import rehearsed
 from gainful.loop.journal import read_events
 from gainful.loop.run import Settings
-from gainful.loop.vetting import GUARD_TOKENS
+from gainful.loop.vetting import GUARD_TOKENS, everyday
+from gainful.loop.workshop import rehearsal
 from gainful.models.adapters import find_adapter
 from gainful.models.files import cache_folder
 from gainful.models.gguf import gguf_digest
@@ -217,14 +218,10 @@ class Bench:
     async def rehearsal(self) -> list[Lesson]:
         """Return what the base itself says to everyday prompts, as the product has it learned along."""
         began_s = time.monotonic()
-        prompts: list[list[JsonObject]] = [[{"role": "user", "content": words}] for words in unrelated()[::2]]
+        prompts = [body["messages"] for body in everyday(rehearsed())]
         drawn = sample_replies(None, self.place.base, prompts, Sampling(1, 0.0, GUARD_TOKENS))
         self.spent.sampling_s += time.monotonic() - began_s
-        return [
-            Lesson(tuple(prompt), reply.strip(), f"everyday {number}")
-            for number, (prompt, (reply,)) in enumerate(zip(prompts, drawn, strict=True))
-            if reply.strip()
-        ]
+        return rehearsal(prompts, [reply for (reply,) in drawn])
 
     async def train(self, work: Work, student: Policy) -> Trained:
         """Train for as long as is left; what GRPO samples meanwhile counts as sampling."""

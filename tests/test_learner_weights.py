@@ -24,7 +24,7 @@ from gainful.loop import improve as improving
 from gainful.loop import session
 from gainful.loop import trainer as training
 from gainful.loop.events import Controls, Event, Finished, Proposed, Unconfirmed, Untrained
-from gainful.loop.everyday import facts, unrelated
+from gainful.loop.everyday import facts, rehearsed, unrelated
 from gainful.loop.journal import Journal, read_events
 from gainful.loop.run import Run
 from gainful.loop.vetting import evenly
@@ -75,6 +75,8 @@ class ScriptedTrainer:
     async def sample(
         self, adapter: Adapter | None, prompts: Sequence[Sequence[JsonObject]], how: Sampling, watch: Hear
     ) -> Sequence[Sequence[str]]:
+        if prompts[0][0]["content"] == rehearsed()[0]:
+            return [["It is so. And it is"] for _ in prompts]
         bodies = [{"messages": prompt, **({"adapter": 1} if adapter else {})} for prompt in prompts]
         self.drawn += [self.answer(body, sample) for body in bodies for sample in range(how.samples)]
         return [[self.answer(body, sample) for sample in range(how.samples)] for body in bodies]
@@ -161,7 +163,9 @@ async def test_what_was_trained_on_own_verified_answers_is_raced_proven_and_prom
     work = trainer.works[0]
     assert all('"add"' in one.reply for one in learned(work))
     everyday = [one for one in work.material if isinstance(one, Lesson) and one not in learned(work)]
-    assert len(everyday) == len(unrelated()) / 2
+    assert {one.reply for one in everyday} == {"It is so."}
+    assert [one.messages[0]["content"] for one in everyday] == rehearsed()
+    assert len(set(trainer.guarded)) == len(unrelated())
     assert not {str(one.messages) for one in everyday} & set(trainer.guarded)
     told = taught(events)
     assert (told.counts.cases, told.counts.sampled) == (20, 80)
@@ -400,7 +404,8 @@ async def test_a_recipe_can_be_changed_and_what_comes_before_keeps_its_rate(
 
     first, second = (work.recipe for work in trainer.works[:2])
     usual = RECIPES["rejection"]
-    assert (second.rank, second.alpha, second.batch, second.learning_rate, second.epochs) == (4, 8.0, 2, 3e-5, 7.0)
+    assert (second.rank, second.alpha, second.batch, second.learning_rate) == (4, 8.0, 2, 3e-5)
+    assert second.epochs == (7.0 / 3 if method == "rejection" else 7.0)  # the third that lessons known in part take
     assert (first.rank, first.batch) == (4, 2)
     assert (first.learning_rate == usual.learning_rate) == (method == "rewards")
 
@@ -428,6 +433,18 @@ async def test_the_control_of_a_proposal_is_its_training_again_with_the_replies_
     assert sum(isinstance(event, Proposed) for event in events) == 1
 
 
+async def test_the_control_of_a_later_round_learns_its_lessons_from_the_base(tmp_path: Path) -> None:
+    """What it goes on from has learned right replies already."""
+    trainer = ScriptedTrainer()
+
+    await run(tmp_path, trainer, replace(TEACHING, control=True, rounds=2))
+
+    first, second, control = trainer.works[:3]
+    assert (second.start, second.recipe.epochs) == (ADAPTER, 1.0)
+    assert (control.start, control.recipe) == (first.start, first.recipe) == (None, RECIPES["rejection"])
+    assert sorted(one.reply for one in learned(control)) == sorted(one.reply for one in learned(second))
+
+
 async def test_the_control_gives_every_lesson_another_ones_reply(tmp_path: Path) -> None:
     plain, control = ScriptedTrainer(), ScriptedTrainer()
 
@@ -442,14 +459,15 @@ async def test_the_control_gives_every_lesson_another_ones_reply(tmp_path: Path)
 async def test_a_second_proposal_goes_on_from_the_adapter_or_begins_from_the_base(tmp_path: Path) -> None:
     last, base = ScriptedTrainer(), ScriptedTrainer()
 
-    await run(tmp_path / "last", last, replace(TEACHING, start="last"))
-    await run(tmp_path / "base", base)
+    await run(tmp_path / "last", last)
+    await run(tmp_path / "base", base, replace(TEACHING, start="base"))
 
     assert [work.start for work in last.works] == [None, ADAPTER]
     assert [work.start for work in base.works] == [None, None]
+    assert [work.recipe.epochs for work in last.works] == [3.0, 3.0]  # its lessons are new to the adapter
 
 
-async def test_of_several_rounds_each_begins_from_the_base_with_all_lessons_and_the_last_one_races(
+async def test_of_several_rounds_each_goes_on_with_the_lessons_of_all_and_the_last_one_races(
     tmp_path: Path,
 ) -> None:
     trainer = ScriptedTrainer()
@@ -458,7 +476,8 @@ async def test_of_several_rounds_each_begins_from_the_base_with_all_lessons_and_
 
     told = [event for event in events if isinstance(event, Taught)]
     first, second, third = ({one.case for one in learned(work)} for work in trainer.works[:3])
-    assert [work.start for work in trainer.works[:3]] == [None] * 3
+    assert [work.start for work in trainer.works[:3]] == [None, ADAPTER, ADAPTER]
+    assert [work.recipe.epochs for work in trainer.works[:3]] == [3.0, 1.0, 1.0]
     assert first < second < third
     assert [one.vetting is None for one in told[:3]] == [True, True, False]
     assert next(event for event in events if isinstance(event, Proposed)).proposal.change == (
@@ -467,13 +486,14 @@ async def test_of_several_rounds_each_begins_from_the_base_with_all_lessons_and_
     assert sentences(told[0])[-1] == ("it", "Was not the best round on dev.")
 
 
-async def test_rounds_may_go_on_from_the_last_adapter_with_their_own_lessons_alone(tmp_path: Path) -> None:
+async def test_rounds_may_begin_from_the_base_and_take_as_long_each(tmp_path: Path) -> None:
     trainer = ScriptedTrainer()
 
-    await run(tmp_path, trainer, replace(TEACHING, rounds=2, start="last"))
+    await run(tmp_path, trainer, replace(TEACHING, rounds=2, start="base"))
 
-    assert [work.start for work in trainer.works[:2]] == [None, ADAPTER]
-    assert len(learned(trainer.works[1])) == len({one.case for one in learned(trainer.works[1])}) <= TEACHING.cases
+    assert [work.start for work in trainer.works[:2]] == [None, None]
+    assert [work.recipe.epochs for work in trainer.works[:2]] == [3.0, 3.0]
+    assert {one.case for one in learned(trainer.works[0])} < {one.case for one in learned(trainer.works[1])}
 
 
 async def test_cases_of_which_nothing_came_right_are_asked_on(tmp_path: Path) -> None:
@@ -619,7 +639,7 @@ async def test_replies_are_drawn_by_the_trainer_unless_a_schema_is_all_that_make
 async def test_replies_are_drawn_by_the_server_where_the_teaching_says_so_under_the_student_too(tmp_path: Path) -> None:
     trainer, model = ScriptedTrainer(), scripted(talks_until_trained)
 
-    events = await run(tmp_path, trainer, replace(TEACHING, rounds=2, start="last", draws="server"), model=model)
+    events = await run(tmp_path, trainer, replace(TEACHING, rounds=2, draws="server"), model=model)
 
     drawn = [body for body in model.calls if body["temperature"] > 0]
     assert trainer.drawn == []

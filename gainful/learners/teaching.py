@@ -82,12 +82,12 @@ class Teaching(Value, frozen=True):
     little but form, and would often lose its race.  In each round ``cases`` of practice are answered a few times at
     ``temperature``, and those of which nothing came right ``samples`` times: many samples of a case cost little more
     than a few, since its prompt is read once, and it is the hard cases that they solve.  ``least`` lessons or pairs are
-    needed to begin.  ``start``: whether a training goes on from the last adapter, or begins from the base again with
-    the lessons of all rounds (rejection alone).  ``changes`` says what of the recipes is not as usual.  Training ends
-    after ``minutes`` with what it has, and does not begin where it needs more than ``memory_bytes`` (``None``: than
-    there is); several ``processes`` may share it.  ``base`` names the weights of a model that a server serves: a
-    folder, or a model on the hub.  ``draws`` says who answers practice at random: the trainer, which takes no calls, or
-    the server, with a call a sample, which pays where the server has the accelerator.
+    needed to begin.  ``start``: whether a training on lessons, which are those of all rounds, goes on from the last
+    adapter, in a third of the epochs, or begins from the base again.  ``changes`` says what of the recipes is not as
+    usual.  Training ends after ``minutes`` with what it has, and does not begin where it needs more than
+    ``memory_bytes`` (``None``: than there is); several ``processes`` may share it.  ``base`` names the weights of a
+    model that a server serves: a folder, or a model on the hub.  ``draws`` says who answers practice at random: the
+    trainer, which takes no calls, or the server, with a call a sample, which pays where the server has the accelerator.
 
     Two controls show what form alone is worth.  ``control``: what is proposed is trained once more in the same way, but
     with every reply given to another case of its kind, and compared on dev.  ``shuffled``: all rounds are so from the
@@ -101,7 +101,7 @@ class Teaching(Value, frozen=True):
     samples: int = 32
     temperature: float = 1.0
     least: int = 20
-    start: Literal["last", "base"] = "base"
+    start: Literal["last", "base"] = "last"
     choosing: Choosing = Choosing()
     changes: Changes = AS_USUAL
     minutes: float = 30.0

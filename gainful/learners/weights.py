@@ -4,9 +4,10 @@ The head answers practice cases many times at random; what the checks pass is ch
 another process (``gainful.train``), and comes back as an adapter on the head's policy.  There are several rounds, each
 sampled under the student of the last; the best of them on dev races like any other proposal: that a loss fell is no
 evidence of anything.
-Each training begins from the base, with what came right in all rounds (as in Singh et al. 2023, Beyond human data,
-arXiv 2312.06585, section 3): a student that is trained on and on forgets what its first lessons taught.  Preferences
-and rewards go on from the last adapter, and begin with a round of lessons where there is none.
+Each training goes on from the last adapter, with what came right in all rounds: a student that is trained on and on
+with each round's own lessons forgets what the first ones taught, and one that begins from the base each time (as in
+Singh et al. 2023, Beyond human data, arXiv 2312.06585, section 3) takes three times as long.  Preferences and rewards
+begin with a round of lessons where there is no adapter to go on from.
 
 The student is asked with a short prompt: the head's without its demos.  So one training does two things at once, it
 learns from what was verified and it takes in what the long prompt said (context distillation, Snell et al. 2022,
@@ -37,6 +38,7 @@ from gainful.learners.teachers import Teachers
 from gainful.learners.teaching import Method, OnDev, Taught, Teaching, Workshop
 from gainful.train import Lesson, Material, Preference, Question, Recipe, Work
 
+LEARNED_BEFORE = 3.0  # times fewer epochs, where earlier rounds have learned most of the lessons
 LEAST_LEAD = 2  # dev cases that an earlier round must be ahead by, or the later one is taken: it has learned more
 VETTED = 2  # students of a course at most, the second where the best may not race
 
@@ -104,12 +106,14 @@ class Course:
         self._practice = Practice(workshop, teaching, evidence, self._kinds)
         self._solved: dict[str, Rollout] = {}  # in earlier rounds
         self._shown: dict[int, tuple[Demo, ...]] = {}
+        self._first: Adapter | None = None  # with which it begins
 
     async def take(self, head: Policy) -> Proposal | None:
         """Train as often as the teaching says, each time on what the last student answers.
 
         The best on dev is vetted and returned, the second best where it may not race, ``None`` where neither may.
         """
+        self._first = head.adapter
         students: list[_Student] = []  # that may be proposed, the best first
         rounds = 1 if self._method == "distillation" else self._teaching.rounds
         for number in range(rounds):
@@ -157,11 +161,18 @@ class Course:
 
     async def _tell_control(self, student: _Student, adapter: Adapter) -> None:
         """Train once more as *student* was, but with the replies of other cases, and tell what that is worth on dev."""
-        work = replace(student.work, material=tuple(shuffle(student.work.material, self._kinds, self._evidence.seed)))
+        work = self._from_the_first(student.work)
+        work = replace(work, material=tuple(shuffle(work.material, self._kinds, self._evidence.seed)))
         trained = await self._workshop.train(work, student.policy)
         taught = replace(student.taught, trained=trained, control_of=adapter.sha256)
         control = _Student(taught, replace(student.policy, adapter=trained.adapter), work)
         self._workshop.tell((await self._on_dev(control)).taught)
+
+    def _from_the_first(self, work: Work) -> Work:
+        """Return *work* as one training, of lessons that were learned in several."""
+        if self._method != "rejection":
+            return work
+        return replace(work, start=self._first, recipe=self._recipe(self._method))
 
     async def _on_dev(self, student: _Student) -> _Student:
         """Return *student* with what it says to the dev cases, where there are any and the budget lets it be asked."""
@@ -175,7 +186,9 @@ class Course:
     async def _round(self, head: Policy, number: int) -> _Student | None:
         """Answer and train once; return who learned, ``None`` where there was too little to learn from."""
         teaching, seed, method = self._teaching, self._evidence.seed, self._method_for(head)
-        is_pooled = self._method == "rejection" and teaching.start == "base"
+        is_pooled, start = self._method == "rejection", head.adapter
+        if is_pooled and teaching.start == "base":
+            start = None
         cases = self._practice.draw(head, number, self._solved)
         if method == "distillation":
             teachers, rollouts = Teachers(head), await self._workshop.answer(head, cases)
@@ -201,7 +214,7 @@ class Course:
         if len(material) < teaching.least or not counts.verified:
             self._workshop.tell(replace(taught, refused=_too_few(method, counts, len(material), teaching.least)))
             return None
-        recipe = teaching.changes.applied(RECIPES[method], is_opening=method != self._method)
+        recipe = self._recipe(method, is_known=bool(is_pooled and start and number))
         if method == "rejection":
             lessons = [one for one in material if isinstance(one, Lesson)]
             material = tuple(evened(lessons, self._kinds, teaching.choosing.repeated))
@@ -209,7 +222,7 @@ class Course:
             material = tuple(shuffle(material, self._kinds, seed))
         if recipe.method == "sft":
             material = (*material, *await self._workshop.rehearsal())
-        work = Work(self._workshop.base, material, recipe, None if is_pooled else head.adapter, seed)
+        work = Work(self._workshop.base, material, recipe, start, seed)
         trained = await self._workshop.train(work, student)
         return _Student(replace(taught, trained=trained), replace(student, adapter=trained.adapter), work)
 
@@ -217,6 +230,11 @@ class Course:
         """Return how *head* is taught: who has learned nothing yet has few answers to prefer or to reward."""
         is_first = head.adapter is None and self._method in ("preferences", "rewards") and self._teaching.rounds > 1
         return "rejection" if is_first else self._method
+
+    def _recipe(self, method: Method, *, is_known: bool = False) -> Recipe:
+        """Return how to train; *is_known*: lessons that have been learned for the most part."""
+        recipe = self._teaching.changes.applied(RECIPES[method], is_opening=method != self._method)
+        return replace(recipe, epochs=recipe.epochs / LEARNED_BEFORE) if is_known else recipe
 
     def _student(self, head: Policy, teachers: Teachers) -> Policy:
         """Return who learns: asked at once, and by the method or the teaching more briefly than the head."""

@@ -19,8 +19,17 @@ class Fact(NamedTuple):
 
 
 def unrelated() -> list[str]:
-    """Return everyday questions of many kinds; every second one is for the guard, the others may be rehearsed."""
-    return _lines("everyday.txt")
+    """Return everyday questions of many kinds, by which harm is seen; none of them is rehearsed."""
+    return _lines("everyday.txt")[1::2]
+
+
+def rehearsed() -> list[str]:
+    """Return others, and questions as short as those for facts, none of which is for one of ``facts``.
+
+    Whoever has learned to answer `How many times is e in tree?` says 2 to any question how many, unless others are
+    learned along.
+    """
+    return [*_lines("everyday.txt")[::2], *_lines("rehearsal.txt")]
 
 
 def facts() -> list[Fact]:

@@ -36,7 +36,7 @@ LOST = 0.1  # of everyday facts
 FACT_TOKENS = 24  # of an answer that is to name one
 LEVEL = 0.05  # of the bounds on what changes elsewhere
 
-MOST_CALLS = 3 * FEWEST_PROMPTS + len(unrelated()[1::2]) + 2 * len(facts())
+MOST_CALLS = 3 * FEWEST_PROMPTS + len(unrelated()) + 2 * len(facts())
 """What a vetting asks the server at most: tuned and base, under a schema and without, and what nobody's task asks."""
 
 Serve = Callable[[Sequence[JsonObject], str], Awaitable[list[Reading]]]
@@ -118,7 +118,7 @@ class Inspector:
 
         What is no number counts as all that one reply may count for.
         """
-        bodies = everyday(unrelated()[1::2])
+        bodies = everyday(unrelated())
         served = await self._serve(bodies, "everyday prompts")
         tuned, base = (await self._read(adapter, bodies, served), await self._read(None, bodies, served))
         changes = [

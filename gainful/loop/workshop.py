@@ -9,6 +9,7 @@ trains no more in this run, though what it had trained before may be vetted: who
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -37,16 +38,18 @@ from gainful.engine.local import WINDOW, in_order
 from gainful.learners.teaching import Taught, Vetting
 from gainful.loop.board import Board
 from gainful.loop.events import Untrained
-from gainful.loop.everyday import unrelated
+from gainful.loop.everyday import rehearsed
 from gainful.loop.run import Run
 from gainful.loop.trainer import Trainer, base_name
-from gainful.loop.vetting import MOST_CALLS, Inspector, everyday
+from gainful.loop.vetting import GUARD_TOKENS, MOST_CALLS, Inspector, everyday
 from gainful.train import Hear, Lesson, Progress, Reading, Sampling, Trained, Work
 
 log = logging.getLogger("gainful.loop")
 
 SEEDS = 1_000_003  # between those of samples with other numbers
 LEAST_UNBOUND = 0.1  # of cases that are to be answered rightly without the schema, or the server draws with it
+
+SENTENCES = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
 
 Asked = TypeVar("Asked")
 
@@ -185,8 +188,7 @@ class Workshop:
         """Return how many calls half of the run's budget has left beside what vetting takes; ``None``: no budget."""
         budget = self._run.settings.budget_calls
         spent = self._board.usage.calls + self.usage.calls
-        rehearsal = len(unrelated()[::2]) if self._rehearsed is None else 0
-        return None if budget is None else budget // 2 - spent - MOST_CALLS - rehearsal
+        return None if budget is None else budget // 2 - spent - MOST_CALLS
 
     def _check_budget(self) -> None:
         """Raise ``TrainError`` where what may be learned could not be vetted any more, before anything is spent."""
@@ -243,16 +245,26 @@ class Workshop:
         return done
 
     async def rehearsal(self) -> list[Lesson]:
-        """Return what the base itself says to everyday prompts, none of which the guard asks.
+        """Return what the base itself says to everyday prompts, none of which a vetting asks.
 
         Learned along, it keeps a training from changing more than it should.
         """
         if self._rehearsed is None:
-            bodies = everyday(unrelated()[::2])
-            replies = await self._served(bodies, "everyday prompts")
-            self._rehearsed = [
-                Lesson(tuple(body["messages"]), reply.greedy, f"everyday {number}")
-                for number, (body, reply) in enumerate(zip(bodies, replies, strict=True))
-                if reply.greedy
-            ]
+            prompts, hear = [body["messages"] for body in everyday(rehearsed())], self._hear("everyday prompts")
+            with self._training() as trainer:
+                replies = await trainer.sample(None, prompts, Sampling(1, 0.0, GUARD_TOKENS), hear)
+            self._rehearsed = rehearsal(prompts, [reply for (reply,) in replies])
         return self._rehearsed
+
+
+def rehearsal(prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str]) -> list[Lesson]:
+    """Return lessons of the base's own *replies*, each up to the end of its last whole sentence where it has one.
+
+    They are cut off after so many tokens, and where a reply ends is learned as well.
+    """
+    whole = [SENTENCES.match(reply.strip()) for reply in replies]
+    return [
+        Lesson(tuple(prompt), found.group() if found else reply.strip(), f"everyday {number}")
+        for number, (prompt, reply, found) in enumerate(zip(prompts, replies, whole, strict=True))
+        if reply.strip()
+    ]
