@@ -32,8 +32,8 @@ from gainful.loop.events import Event, Progress
 from gainful.loop.everyday import rehearsed
 from gainful.loop.journal import read_events
 from gainful.loop.run import Settings
-from gainful.loop.vetting import GUARD_TOKENS, everyday
-from gainful.loop.workshop import rehearsal
+from gainful.loop.vetting import everyday
+from gainful.loop.workshop import REHEARSED_TOKENS, rehearsal
 from gainful.models.adapters import find_adapter
 from gainful.models.files import cache_folder
 from gainful.models.gguf import gguf_digest
@@ -219,7 +219,7 @@ class Bench:
         """Return what the base itself says to everyday prompts, as the product has it learned along."""
         began_s = time.monotonic()
         prompts = [body["messages"] for body in everyday(rehearsed())]
-        drawn = sample_replies(None, self.place.base, prompts, Sampling(1, 0.0, GUARD_TOKENS))
+        drawn = sample_replies(None, self.place.base, prompts, Sampling(1, 0.0, REHEARSED_TOKENS))
         self.spent.sampling_s += time.monotonic() - began_s
         return rehearsal(prompts, [reply for (reply,) in drawn])
 

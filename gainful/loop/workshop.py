@@ -41,7 +41,7 @@ from gainful.loop.events import Untrained
 from gainful.loop.everyday import rehearsed
 from gainful.loop.run import Run
 from gainful.loop.trainer import Trainer, base_name
-from gainful.loop.vetting import GUARD_TOKENS, MOST_CALLS, Inspector, everyday
+from gainful.loop.vetting import MOST_CALLS, Inspector, everyday
 from gainful.train import Hear, Lesson, Progress, Reading, Sampling, Trained, Work
 
 log = logging.getLogger("gainful.loop")
@@ -49,6 +49,7 @@ log = logging.getLogger("gainful.loop")
 SEEDS = 1_000_003  # between those of samples with other numbers
 LEAST_UNBOUND = 0.1  # of cases that are to be answered rightly without the schema, or the server draws with it
 
+REHEARSED_TOKENS = 24  # of a reply at most
 SENTENCES = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
 
 Asked = TypeVar("Asked")
@@ -252,7 +253,7 @@ class Workshop:
         if self._rehearsed is None:
             prompts, hear = [body["messages"] for body in everyday(rehearsed())], self._hear("everyday prompts")
             with self._training() as trainer:
-                replies = await trainer.sample(None, prompts, Sampling(1, 0.0, GUARD_TOKENS), hear)
+                replies = await trainer.sample(None, prompts, Sampling(1, 0.0, REHEARSED_TOKENS), hear)
             self._rehearsed = rehearsal(prompts, [reply for (reply,) in replies])
         return self._rehearsed
 
