@@ -83,10 +83,10 @@ class Teaching(Value, frozen=True):
     ``temperature``, and those of which nothing came right ``samples`` times: many samples of a case cost little more
     than a few, since its prompt is read once, and it is the hard cases that they solve.  ``least`` lessons or pairs are
     needed to begin.  ``start``: whether a training on lessons, which are those of all rounds, goes on from the last
-    adapter, in a third of the epochs, or begins from the base again.  ``changes`` says what of the recipes is not as
-    usual.  Training ends after ``minutes`` with what it has, and does not begin where it needs more than
-    ``memory_bytes`` (``None``: than there is); several ``processes`` may share it.  ``base`` names the weights of a
-    model that a server serves: a folder, or a model on the hub.  ``draws`` says who answers practice at random: the
+    adapter, in a third of the epochs at half the rate, or begins from the base again.  ``changes`` says what of the
+    recipes is not as usual.  Training ends after ``minutes`` with what it has, and does not begin where it needs more
+    than ``memory_bytes`` (``None``: than there is); several ``processes`` may share it.  ``base`` names the weights of
+    a model that a server serves: a folder, or a model on the hub.  ``draws`` says who answers practice at random: the
     trainer, which takes no calls, or the server, with a call a sample, which pays where the server has the accelerator.
 
     Two controls show what form alone is worth.  ``control``: what is proposed is trained once more in the same way, but

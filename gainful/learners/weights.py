@@ -38,7 +38,8 @@ from gainful.learners.teachers import Teachers
 from gainful.learners.teaching import Method, OnDev, Taught, Teaching, Workshop
 from gainful.train import Lesson, Material, Preference, Question, Recipe, Work
 
-LEARNED_BEFORE = 3.0  # times fewer epochs, where earlier rounds have learned most of the lessons
+FEWER_EPOCHS = 3  # times, where earlier rounds have learned most of the lessons
+GENTLER = 2.0  # times, then: what nobody trains for drifts by what is added up
 LEAST_LEAD = 2  # dev cases that an earlier round must be ahead by, or the later one is taken: it has learned more
 VETTED = 2  # students of a course at most, the second where the best may not race
 
@@ -214,10 +215,12 @@ class Course:
         if len(material) < teaching.least or not counts.verified:
             self._workshop.tell(replace(taught, refused=_too_few(method, counts, len(material), teaching.least)))
             return None
-        recipe = self._recipe(method, is_known=bool(is_pooled and start and number))
+        is_known = bool(is_pooled and start and number)
+        recipe = self._recipe(method, is_known=is_known)
         if method == "rejection":
             lessons = [one for one in material if isinstance(one, Lesson)]
-            material = tuple(evened(lessons, self._kinds, teaching.choosing.repeated))
+            repeated = teaching.choosing.repeated * (FEWER_EPOCHS if is_known else 1)
+            material = tuple(evened(lessons, self._kinds, repeated))
         if teaching.shuffled:
             material = tuple(shuffle(material, self._kinds, seed))
         if recipe.method == "sft":
@@ -234,7 +237,9 @@ class Course:
     def _recipe(self, method: Method, *, is_known: bool = False) -> Recipe:
         """Return how to train; *is_known*: lessons that have been learned for the most part."""
         recipe = self._teaching.changes.applied(RECIPES[method], is_opening=method != self._method)
-        return replace(recipe, epochs=recipe.epochs / LEARNED_BEFORE) if is_known else recipe
+        if not is_known:
+            return recipe
+        return replace(recipe, epochs=recipe.epochs / FEWER_EPOCHS, learning_rate=recipe.learning_rate / GENTLER)
 
     def _student(self, head: Policy, teachers: Teachers) -> Policy:
         """Return who learns: asked at once, and by the method or the teaching more briefly than the head."""

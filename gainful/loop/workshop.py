@@ -9,7 +9,6 @@ trains no more in this run, though what it had trained before may be vetted: who
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -50,7 +49,6 @@ SEEDS = 1_000_003  # between those of samples with other numbers
 LEAST_UNBOUND = 0.1  # of cases that are to be answered rightly without the schema, or the server draws with it
 
 REHEARSED_TOKENS = 24  # of a reply at most
-SENTENCES = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
 
 Asked = TypeVar("Asked")
 
@@ -259,13 +257,9 @@ class Workshop:
 
 
 def rehearsal(prompts: Sequence[Sequence[JsonObject]], replies: Sequence[str]) -> list[Lesson]:
-    """Return lessons of the base's own *replies*, each up to the end of its last whole sentence where it has one.
-
-    They are cut off after so many tokens, and where a reply ends is learned as well.
-    """
-    whole = [SENTENCES.match(reply.strip()) for reply in replies]
+    """Return lessons of how the base's own *replies* begin; where they end is not learned, for they were cut off."""
     return [
-        Lesson(tuple(prompt), found.group() if found else reply.strip(), f"everyday {number}")
-        for number, (prompt, reply, found) in enumerate(zip(prompts, replies, whole, strict=True))
+        Lesson(tuple(prompt), reply.strip(), f"everyday {number}", is_cut=True)
+        for number, (prompt, reply) in enumerate(zip(prompts, replies, strict=True))
         if reply.strip()
     ]

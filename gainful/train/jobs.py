@@ -15,11 +15,15 @@ from gainful.core import Adapter, JsonObject, TrainError, Value, digest
 
 
 class Lesson(Value, frozen=True, tag="lesson"):
-    """A request's messages and the reply to learn, word for word; ``case`` names the case it comes from."""
+    """A request's messages and the reply to learn, word for word; ``case`` names the case it comes from.
+
+    ``is_cut``: the reply goes on from there, so that it ends there is not learned.
+    """
 
     messages: tuple[JsonObject, ...]
     reply: str
     case: str = ""
+    is_cut: bool = False
 
 
 class Preference(Value, frozen=True, tag="preference"):

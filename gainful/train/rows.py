@@ -47,6 +47,7 @@ def _row(one: Material, reader: Reader) -> Row:
     match one:
         case Lesson():
             reply = reader.reply(one.reply)
+            reply = reply[:-1] if one.is_cut else reply
             return {"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply}
         case Preference():
             return {
