@@ -378,6 +378,20 @@ def test_what_the_trainer_reads_are_greedy_answers_and_the_likelihood_of_replies
     assert all((one.behind == 0.0) == (one.greedy == reply) for one, reply in zip(tuned, replies, strict=True))
 
 
+def test_where_a_reply_that_was_cut_off_ends_is_not_learned(base: Path) -> None:
+    """A letter is learned as the whole reply, and as how a longer one begins."""
+    prompts = [one.messages for one in lessons(8)]
+    says: dict[bool, list[str]] = {}
+    for is_cut in (False, True):
+        material = tuple(Lesson(prompt, "a", str(n), is_cut) for n, prompt in enumerate(prompts))
+        wanted = Work(base="tiny", material=material, recipe=work(epochs=16.0).recipe)
+        folder = find_adapter(fine_tune(wanted, base, LIMITS).adapter)
+        says[is_cut] = [one.greedy for one in read_prompts(folder, base, prompts, max_tokens=4)]
+
+    assert says[False] == ["a"] * 8
+    assert all(len(reply) > 1 and reply[0] == "a" for reply in says[True])
+
+
 def test_the_likeliest_replies_are_those_that_reading_finds_whatever_they_are_drawn_beside(base: Path) -> None:
     """Some prompts share a long beginning and some none, their lengths differ, and replies end at different times."""
     folder = find_adapter(fine_tune(work(epochs=8.0), base, LIMITS).adapter)
