@@ -23,10 +23,7 @@ class Kept:
 
     def take(self) -> Popen[bytes] | None:
         """Return the worker, which is no longer kept; ``None`` where there is none that lives."""
-        with self._lock:
-            worker, self._worker = self._worker, None
-            if self._clock is not None:
-                self._clock.cancel()
+        worker = self._put(None)
         if worker is None or worker.poll() is None:
             return worker
         end(worker)
@@ -34,15 +31,24 @@ class Kept:
 
     def keep(self, worker: Popen[bytes]) -> None:
         """Keep *worker*, which waits for an order; another one that is kept is ended."""
-        self.end()
-        with self._lock:
-            self._worker = worker
-            self._clock = threading.Timer(IDLE_S, self.end)
-            self._clock.daemon = True
-            self._clock.start()
+        before = self._put(worker)
+        if before is not None:
+            end(before)
 
     def end(self) -> None:
         """End the worker that is kept."""
         worker = self.take()
         if worker is not None:
             end(worker)
+
+    def _put(self, worker: Popen[bytes] | None) -> Popen[bytes] | None:
+        """Put *worker* in the place of the one that is returned, and let its time begin."""
+        with self._lock:
+            before, self._worker = self._worker, worker
+            if self._clock is not None:
+                self._clock.cancel()
+            self._clock = threading.Timer(IDLE_S, self.end) if worker else None
+            if self._clock is not None:
+                self._clock.daemon = True
+                self._clock.start()
+        return before
