@@ -9,7 +9,7 @@ other cases of their kind, and the best constant answer; with ``--shuffled`` all
 Minutes are of work by the clock, in a cache of this benchmark's own.  What was stopped goes on from out/weights, and
 what has finished there is not run again; another version of the code begins anew.
 
-    python benchmarks/weights.py [--seeds 3] [--rounds 8] [--shuffled]
+    python benchmarks/weights.py [--seeds 3] [--rounds 4] [--shuffled]
 """
 
 from __future__ import annotations
@@ -184,13 +184,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=4, help="of which the last one trains, if none has before")
     parser.add_argument("--trainings", type=int, default=Teaching().rounds, help="before an adapter races")
     parser.add_argument("--cases", type=int, default=400, help="practice cases sampled a training")
     parser.add_argument(
         "--samples", type=int, default=Teaching().samples, help="of a case of which nothing comes right"
     )
-    parser.add_argument("--train-minutes", type=float, default=5.0)
+    parser.add_argument("--train-minutes", type=float, default=10.0)
     parser.add_argument("--rungs", type=int, nargs="+", default=(10, 30, 60), help="dev cases at each step of a race")
     parser.add_argument("--evaluated", type=int, default=EVALUATED, help="cases of each gym")
     parser.add_argument("--shuffled", action="store_true", help="all rounds learn from the replies of other cases")

@@ -30,12 +30,15 @@ class Load(NamedTuple):
 
 
 def split(work: Work, reader: Reader) -> tuple[list[Row], list[Row]]:
-    """Return the material as tokens, and a tenth of the cases' apart, to see when to stop."""
+    """Return the material as tokens, and a tenth of the cases' apart, to see when to stop.
+
+    What is learned along, of how longer replies begin, is not held back: it says nothing about what is to be learned.
+    """
     rows = [_row(one, reader) for one in work.material]
     recipe = work.recipe
     if not recipe.patience or recipe.method == "grpo" or len(rows) < FEWEST_TO_HOLD_BACK:
         return rows, []
-    cases = sorted({one.case for one in work.material})
+    cases = sorted({one.case for one in work.material if not (isinstance(one, Lesson) and one.is_cut)})
     back = set(random.Random(work.seed).sample(cases, len(cases) // 10))
     paired = list(zip(work.material, rows, strict=True))
     return [row for one, row in paired if one.case not in back], [row for one, row in paired if one.case in back]
