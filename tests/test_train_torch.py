@@ -222,7 +222,7 @@ def test_training_stops_when_what_was_held_back_is_no_longer_learned(base: Path)
 
 
 def test_what_is_learned_along_is_not_held_back(base: Path) -> None:
-    """Of 20 cases 2 are, of 20 replies that were cut off none: 38 sequences take ten steps of four, 36 would take nine."""
+    """Of 20 cases 2 are, of 20 replies that were cut off none: 38 sequences take ten steps of four, 36 nine."""
     both = tuple(msgspec.structs.replace(one, is_cut=n % 2 == 0) for n, one in enumerate(lessons(40)))
     settings = Recipe(rank=8, batch=4, epochs=1.0)
 
