@@ -22,14 +22,14 @@ from ray.util.queue import Queue
 from gainful.core import TrainError
 from gainful.train.folders import ORDER
 from gainful.train.jobs import OnRay
-from gainful.train.orders import Failed, FineTune, order_from
-from gainful.train.worker import Line, carry_out, listen, own_output
+from gainful.train.orders import Failed, FineTune
+from gainful.train.worker import Line, carry_out, listen, ordered, own_output
 
 
 def main(folder: Path) -> int:
     """Carry out the order in *folder* by Ray's workers; return the status to end with."""
     out = own_output()
-    order = order_from((folder / ORDER).read_bytes())
+    order = ordered(folder)
     assert isinstance(order, FineTune)
     assert isinstance(order.processes, OnRay)
     ray.init(include_dashboard=False, log_to_driver=False)
@@ -83,7 +83,7 @@ def _train(config: dict[str, Any]) -> None:
         line.say(
             Failed(sentence=f"{folder} is not seen by all of Ray's machines; set XDG_CACHE_HOME to a shared place")
         )
-    elif carry_out(order_from((folder / ORDER).read_bytes()), folder, line) == 0:
+    elif carry_out(ordered(folder), folder, line) == 0:
         return
     raise RuntimeError("one of the workers has said what stopped it")  # so that Ray ends the others
 

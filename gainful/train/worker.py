@@ -114,13 +114,18 @@ def main(folder: Path) -> int:
         threading.Thread(target=_outlive_not, args=(sys.stdin.buffer,), daemon=True).start()
     line = Line(own_output(), answers.get, is_first=is_first)
     while True:
-        order = order_from((folder / ORDER).read_bytes())
+        order = ordered(folder)
         status = carry_out(order, folder, line)
         if status or isinstance(order, FineTune):
             return status
         gc.collect()  # the model
         folder = Path(folder_from(answers.get()))
         _log_to(folder)
+
+
+def ordered(folder: Path) -> Order:
+    """Return what is to be done in *folder*."""
+    return order_from((folder / ORDER).read_bytes())
 
 
 def _log_to(folder: Path) -> None:
