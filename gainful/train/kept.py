@@ -10,7 +10,7 @@ from subprocess import Popen
 
 from gainful.train.stop import end
 
-IDLE_S = 20.0  # after which it has ended: it holds half a gigabyte
+IDLE_S = 20.0  # after which it has ended: of a base of 135 million weights it holds 0.7 GB
 
 
 class Kept:
