@@ -25,7 +25,7 @@ from gainful.train.stop import Stop, end
 
 QUIET = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin take a server beside them to a hundredth of its speed
-    "GOMP_SPINCOUNT": "10000",  # but for a tenth of a millisecond: to fall asleep between two products takes longer
+    "GOMP_SPINCOUNT": "10000",  # turns, and asleep then: to be woken for each product takes longer
     "TOKENIZERS_PARALLELISM": "false",
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
