@@ -15,6 +15,8 @@ EASY = tuple(Case(messages=({"role": "user", "content": f"Add one to {n}, please
 RARE = tuple(Case(messages=({"role": "user", "content": f"Spell {n} backwards now."},)) for n in range(400))
 HARD = tuple(Case(messages=({"role": "user", "content": f"How often is letter {n} in there?"},)) for n in range(400))
 
+EVERYDAY = [Lesson(({"role": "user", "content": f"What is {n}?"},), "It is", f"everyday {n}") for n in range(30)]
+
 
 def number(case: Case) -> int:
     return int("".join(filter(str.isdigit, case.text)))
@@ -58,7 +60,7 @@ class House:
         return [self._rollout(policy, case, range(1)) for case in cases]
 
     async def rehearsal(self) -> list[Lesson]:
-        return []
+        return EVERYDAY
 
     async def train(self, work: Work, student: Policy) -> Trained:
         self.works.append(work)
@@ -90,10 +92,19 @@ async def test_of_a_hard_kind_more_is_asked_so_that_all_kinds_come_to_as_many_le
     assert 2.5 * second[False] < second[True] < 5 * second[False]
 
 
+async def test_everyday_questions_are_learned_as_often_in_the_first_round_as_in_each_later_one() -> None:
+    house = await taken(Teaching(cases=100, rounds=3, samples=8))
+
+    def often(work: Work) -> float:
+        return work.recipe.epochs * sum(one in EVERYDAY for one in work.material)
+
+    assert [often(work) for work in house.works] == [30.0] * 3
+
+
 async def test_no_case_is_asked_again_once_it_has_come_right() -> None:
     house = await taken(Teaching(cases=100, rounds=3, samples=8))
 
-    first = {one.case for one in house.works[0].material if isinstance(one, Lesson)}
+    first = {one.case for one in house.works[0].material if isinstance(one, Lesson)} - {one.case for one in EVERYDAY}
     later = {case.id for some in house.asked[house.asked_before[0] :] for case in some}
     assert first
     assert not first & later

@@ -54,6 +54,15 @@ def test_packages_that_are_absent_or_too_old_are_named_with_the_line_that_instal
     assert sentence.endswith("too old; run `pip install 'gainful[train]'`")
 
 
+def test_the_memory_of_a_program_is_its_own_and_not_that_of_the_one_that_started_it() -> None:
+    says = "from gainful.train.worker import most_held_bytes; held = b'1' * 30_000_000; print(most_held_bytes())"
+    large = b"1" * 500_000_000
+
+    found = subprocess.run([sys.executable, "-c", says], capture_output=True, check=True)
+
+    assert 30_000_000 < int(found.stdout) < len(large)
+
+
 def test_what_nobody_has_asked_for_in_a_month_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folders = {name: cache_folder() / name for name in ("training/old", "training/busy", "training/new", "answers/old")}

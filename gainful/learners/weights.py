@@ -224,7 +224,8 @@ class Course:
         if teaching.shuffled:
             material = tuple(shuffle(material, self._kinds, seed))
         if recipe.method == "sft":
-            material = (*material, *await self._workshop.rehearsal())
+            everyday = await self._workshop.rehearsal()  # as many a training, whatever its epochs
+            material = (*material, *everyday[:: 1 if is_known else FEWER_EPOCHS])
         work = Work(self._workshop.base, material, recipe, start, seed)
         trained = await self._workshop.train(work, student)
         return _Student(replace(taught, trained=trained), replace(student, adapter=trained.adapter), work)

@@ -49,6 +49,7 @@ DIED = re.compile(r"Connection closed by peer|Connection reset by peer")
 """What gloo says where another process is gone; NCCL waits, and its processes are ended by their launcher."""
 FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|file write failed")
 """What Python, safetensors (Rust) and torch say of a disk that is full."""
+HELD = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 class Line:
@@ -217,9 +218,18 @@ def _peak_memory_bytes() -> int:
 
     from gainful.train.together import gathered
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return sum(gathered(held + (int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0)))
+    on_gpu = int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
+    return sum(gathered(most_held_bytes() + on_gpu))
+
+
+def most_held_bytes() -> int:
+    """Return the most memory that this program has held.
+
+    Linux begins ``ru_maxrss`` with what the program that started this one held then, so there it is read elsewhere.
+    """
+    with suppress(OSError, TypeError):  # no such file, or not that line
+        return int(HELD.search(Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _cores() -> int:
