@@ -39,7 +39,7 @@ from gainful.models.files import cache_folder
 from gainful.models.gguf import gguf_digest
 from gainful.store import open_store
 from gainful.tasks import Task
-from gainful.train import Lesson, Limits, Parity, Sampling, Trained, Work, fine_tune, sample_replies
+from gainful.train import Kept, Lesson, Limits, Parity, Sampling, Trained, Work, fine_tune, sample_replies
 from gainful.train import Progress as Step
 from gainful.train.folders import RESULT
 
@@ -174,6 +174,7 @@ class Bench:
         self.base = gguf_digest(place.base)
         self._began_s = time.monotonic()
         self._courses = 0
+        self._kept = Kept()
         self._cases = {case.id: case for case in task.practice}
         self._check = OfFive()
 
@@ -193,7 +194,7 @@ class Bench:
         folder = find_adapter(first.adapter) if first.adapter else None
         seed = self.place.seed + samples.start + COURSES_APART * self._courses
         how = Sampling(len(samples), temperature, first.max_tokens, seed)
-        drawn = sample_replies(folder, self.place.base, [self.asked(*one) for one in asked], how)
+        drawn = sample_replies(folder, self.place.base, [self.asked(*one) for one in asked], how, kept=self._kept)
         self.spent.sampling_s += time.monotonic() - began_s
         return [self._judged(case, policy, replies) for (policy, case), replies in zip(asked, drawn, strict=True)]
 
@@ -219,7 +220,8 @@ class Bench:
         """Return what the base itself says to everyday prompts, as the product has it learned along."""
         began_s = time.monotonic()
         prompts = [body["messages"] for body in everyday(rehearsed())]
-        drawn = sample_replies(None, self.place.base, prompts, Sampling(1, 0.0, REHEARSED_TOKENS))
+        how = Sampling(1, 0.0, REHEARSED_TOKENS)
+        drawn = sample_replies(None, self.place.base, prompts, how, kept=self._kept)
         self.spent.sampling_s += time.monotonic() - began_s
         return rehearsal(prompts, [reply for (reply,) in drawn])
 
@@ -240,6 +242,7 @@ class Bench:
 
         if self.left_s < START_S:
             raise Over
+        self._kept.end()
         minutes = max(1.0, self.left_s - START_S) / 60
         trained = fine_tune(work, self.place.base, Limits(minutes), watch=watch, reward=reward)
         self.spent.steps += len(trained.steps)
@@ -276,6 +279,7 @@ class Bench:
 
     def finished(self) -> Spent:
         """Return what was spent, with what all processes below this one took."""
+        self._kept.end()
         below = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.spent.seconds = self.place.minutes * 60 - self.left_s
         self.spent.core_s = below.ru_utime + below.ru_stime
