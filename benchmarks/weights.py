@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--rounds", type=int, default=4, help="of which the last one trains, if none has before")
     parser.add_argument("--trainings", type=int, default=Teaching().rounds, help="before an adapter races")
-    parser.add_argument("--cases", type=int, default=400, help="practice cases sampled a training")
+    parser.add_argument("--cases", type=int, default=Teaching().cases, help="practice cases sampled a training")
     parser.add_argument(
         "--samples", type=int, default=Teaching().samples, help="of a case of which nothing comes right"
     )

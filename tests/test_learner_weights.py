@@ -507,10 +507,10 @@ async def test_cases_of_which_nothing_came_right_are_asked_on(tmp_path: Path) ->
         asked.append(a)
         return call(a, b) if a % 3 == 0 or sample > 10 else "?"
 
-    events = await run(tmp_path, ScriptedTrainer(answer=hard), replace(TEACHING, samples=20))
+    events = await run(tmp_path, ScriptedTrainer(answer=hard), replace(TEACHING, cases=1000, samples=20))
 
     told = taught(events)
-    assert told.counts.solved_cases == told.counts.cases == 20
+    assert told.counts.solved_cases == told.counts.cases > 20
     assert max(asked.count(a) for a in asked if a % 3 == 0) < min(asked.count(a) for a in asked if a % 3)
 
 

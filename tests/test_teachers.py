@@ -26,12 +26,15 @@ class Samples:
 
     def __init__(self) -> None:
         self.asked: list[Policy] = []
+        self._places: dict[str, int] = {}
 
     async def __call__(self, asked: Sequence[tuple[Policy, Case]]) -> list[Rollout]:
         self.asked += {policy.id: policy for policy, _ in asked}.values()
+        for _, case in asked:
+            self._places.setdefault(case.id, len(self._places))
         return [
-            Rollout(case=case, attempts=(attempt(case, f"{len(self.asked)}", right=number < good(policy)),))
-            for number, (policy, case) in enumerate(asked)
+            Rollout(case, (attempt(case, f"{len(self.asked)}", right=self._places[case.id] < good(policy)),))
+            for policy, case in asked
         ]
 
 
@@ -128,3 +131,21 @@ async def test_who_has_learned_or_must_keep_to_a_shape_is_sampled_as_it_is() -> 
 
         assert (teachers.under(0), teachers.format, samples.asked) == (head, head.format, [head])
         assert all(len(rollout.attempts) == 1 for rollout in rollouts)
+
+
+async def test_what_a_set_shows_is_not_asked_beside_it_and_the_others_speak_for_it() -> None:
+    """Of twelve cases four are right from the first on, and all others beside those."""
+    asked_beside: list[list[str]] = []
+
+    async def sample(asked: Sequence[tuple[Policy, Case]]) -> list[Rollout]:
+        asked_beside.append([case.id for _, case in asked])
+        return [
+            Rollout(case=case, attempts=(attempt(case, f"{n}", right=n < 4 or bool(policy.demos)),))
+            for n, (policy, case) in enumerate(asked)
+        ]
+
+    _, rollouts, most = await find_teachers(HEAD, evidence(), {}, CASES, sample, worth)
+
+    assert asked_beside[:2] == [[case.id for case in CASES], [case.id for case in CASES[4:]]]
+    assert most == len(CASES)
+    assert [rollout.case for rollout in rollouts] == list(CASES)

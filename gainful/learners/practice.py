@@ -1,8 +1,9 @@
 """Have practice cases answered at random, the hard ones more often: what is to be learned from has to come right first.
 
-Each case is answered a few times, and many times more where none of that was right.  While a kind of question has
-hardly come right at all, and nothing has been learned yet, its cases are asked on, beside examples of what has: of
-three letters backwards one sample in a thousand was right, and with 30 lessons one in sixteen.
+Each case is answered a few times, and many times more where none of that was right and nothing new of its kind is left:
+a sample of a new case brought a lesson three to nine times as often as one more of a case that was asked in vain.
+While a kind of question has hardly come right at all, and nothing has been learned yet, its cases are asked on, beside
+examples of what has: of three letters backwards one sample in a thousand was right, and with 30 lessons one in sixteen.
 """
 
 from __future__ import annotations
@@ -34,27 +35,19 @@ class Practice:
         self._teaching = teaching
         self._evidence = evidence
         self._kinds = kinds
+        self._known: set[str] = set()  # ids of cases that were asked
         self._asked, self._right = Counter[int](), Counter[int]()  # cases of each kind so far
 
-    def draw(self, head: Policy, number: int, known: Collection[str]) -> list[Case]:
-        """Return the cases of round *number*, drawn anew, none of which is *known*; alike ones together.
+    def draw(self, head: Policy, number: int, solved: Collection[str]) -> list[Case]:
+        """Return the cases of round *number*, drawn anew, none of which is *solved*; alike ones together."""
+        left = self._left(head, number, solved)
+        return self._hard(left, min(self._teaching.cases, sum(map(len, left.values()))))
 
-        Of a kind that comes right half as often there are twice as many, so that all come to as many lessons.
-        """
-        draw = random.Random(f"{self._evidence.seed} {head.id} {number}")
-        left: dict[int, list[Case]] = {}
-        for case in self._evidence.practice:
-            if case.id not in known:
-                left.setdefault(self._kind(case), []).append(case)
-        size = min(self._teaching.cases, sum(map(len, left.values())))
-        hardness = {kind: (self._asked[kind] + 2) / (self._right[kind] + 1) for kind in sorted(left)}
-        sizes = shares(size, {kind: (hardness[kind], len(left[kind])) for kind in hardness})
-        return [case for kind in hardness for case in draw.sample(left[kind], sizes[kind])]
+    async def answered(self, head: Policy, number: int, solved: Collection[str]) -> tuple[Teachers, list[Rollout]]:
+        """Return under which policies the cases of round *number* were answered, and how; none of them is *solved*.
 
-    async def answered(self, head: Policy, cases: Sequence[Case]) -> tuple[Teachers, list[Rollout]]:
-        """Return under which policies *cases* were answered, those which the first of them teach most by, and how.
-
-        Where those show that all are too few, the first alone are answered.
+        The first ones, as many of each kind, show which policies teach most, and which kinds are hard.  Where they show
+        that all would bring too few lessons, they alone are answered.
         """
         few = range(min(TRIED, self._teaching.samples))
         many = range(few.stop, self._teaching.samples)
@@ -62,25 +55,57 @@ class Practice:
         async def sample(asked: Sequence[tuple[Policy, Case]]) -> list[Rollout]:
             return await self._sampled(asked, few)
 
-        first = self._first(cases)
+        left = self._left(head, number, solved)
+        size = min(self._teaching.cases, sum(map(len, left.values())))
+        first = _first(left, size)
         teachers, rollouts, most = await find_teachers(head, self._evidence, self._kinds, first, sample, self._worth)
-        if (most + 1) * len(cases) < self._teaching.least * len(first):
+        if (most + 1) * size < self._teaching.least * len(first):
             return teachers, rollouts
-        found = {rollout.case.id: rollout for rollout in rollouts}
-        await self._ask(found, teachers, [case for case in cases if case.id not in found], few)
-        await self._ask(found, teachers, _unsolved(found), many)
+        found = {rollout.case.id: rollout for rollout in rollouts if rollout.attempts}
+        left = {kind: [case for case in some if case.id not in found] for kind, some in left.items()}
+        await self._ask(found, teachers, self._hard(left, size - len(found), list(found.values())), few)
+        known = self._known | found.keys()
+        is_spent = {kind for kind, some in left.items() if all(case.id in known for case in some)}
+        await self._ask(found, teachers, [case for case in _unsolved(found) if self._kind(case) in is_spent], many)
         draw = random.Random(f"passes {self._evidence.seed} {head.id}")
-        for number in range(PASSES if teachers.of_kind else 0):
+        for start in range(many.stop, many.stop + PASSES * len(few), len(few)) if teachers.of_kind else ():
             right = Counter(self._kind(one.case) for one in found.values() if one.verified)
             poor = [case for case in _unsolved(found) if right[self._kind(case)] < SHOWN]
             teachers = teachers.showing(
                 self._evidence.verified() + verified(found.values()), self._kinds, set(map(self._kind, poor)), draw
             )
-            start = many.stop + number * len(many)
-            await self._ask(found, teachers, poor, range(start, start + len(many)))
-        self._asked.update(self._kind(rollout.case) for rollout in found.values())
-        self._right.update(self._kind(rollout.case) for rollout in found.values() if rollout.verified)
+            await self._ask(found, teachers, poor, range(start, start + len(few)))
+        self._known = known
+        self._asked, self._right = self._with(found.values())
         return teachers, list(found.values())
+
+    def _left(self, head: Policy, number: int, solved: Collection[str]) -> dict[int, list[Case]]:
+        """Return by kind the cases that round *number* may ask, in an order drawn anew: first what is new."""
+        draw = random.Random(f"{self._evidence.seed} {head.id} {number}")
+        left: dict[int, list[Case]] = {}
+        for case in self._evidence.practice:
+            if case.id not in solved:
+                left.setdefault(self._kind(case), []).append(case)
+        for kind in sorted(left):
+            draw.shuffle(left[kind])
+            left[kind].sort(key=lambda case: case.id in self._known)
+        return dict(sorted(left.items()))
+
+    def _hard(self, left: Mapping[int, Sequence[Case]], size: int, rollouts: Collection[Rollout] = ()) -> list[Case]:
+        """Return *size* of those which are *left*, of a kind that comes right half as often twice as many.
+
+        So all come to as many lessons.  *rollouts* have been answered in this round.
+        """
+        asked, right = self._with(rollouts)
+        hardness = {kind: (asked[kind] + 2) / (right[kind] + 1) for kind in left}
+        sizes = shares(size, {kind: (hardness[kind], len(left[kind])) for kind in left})
+        return [case for kind in left for case in left[kind][: sizes[kind]]]
+
+    def _with(self, rollouts: Collection[Rollout]) -> tuple[Counter[int], Counter[int]]:
+        """Return how many cases of each kind have been asked and have come right so far, those of *rollouts* too."""
+        asked = Counter(self._kind(rollout.case) for rollout in rollouts)
+        right = Counter(self._kind(rollout.case) for rollout in rollouts if rollout.verified)
+        return self._asked + asked, self._right + right
 
     async def _ask(self, found: dict[str, Rollout], teachers: Teachers, cases: Sequence[Case], samples: range) -> None:
         """Add *samples* of *cases* to what was *found*; cases of a kind are asked together, for what they share."""
@@ -99,13 +124,11 @@ class Practice:
     def _kind(self, case: Case) -> int:
         return self._kinds.get(case.id, OTHER)
 
-    def _first(self, cases: Sequence[Case]) -> list[Case]:
-        """Return the cases that are answered first: as many of each kind."""
-        of_kind: dict[int, list[Case]] = {}
-        for case in cases:
-            of_kind.setdefault(self._kind(case), []).append(case)
-        most = max(1, min(PILOT, math.ceil(len(cases) / 4)) // max(1, len(of_kind)))
-        return [case for some in of_kind.values() for case in some[:most]]
+
+def _first(left: Mapping[int, Sequence[Case]], size: int) -> list[Case]:
+    """Return the cases that are answered first, as many of each kind, of *size* that are asked in all."""
+    most = max(1, min(PILOT, math.ceil(size / 4)) // max(1, len(left)))
+    return [case for some in left.values() for case in some[:most]]
 
 
 def reply(case: Case, attempt: Attempt) -> str:

@@ -64,7 +64,8 @@ async def find_teachers(
 
     Tried are *head* and, where it is asked for words and has learned nothing yet, the head in free words with examples
     as turns of the conversation.  A schema makes single answers right, and samples dull; what comes right in words can
-    be learned in words.  Samples of a case beside several sets of examples are one rollout.
+    be learned in words.  A case that a set shows is not asked beside it: it would have to be left out of the examples,
+    and nothing of its prompt would be shared.  Samples of a case beside several sets of examples are one rollout.
     """
     rollouts = await sample([(head, case) for case in cases])
     most = worth(rollouts)
@@ -77,7 +78,7 @@ async def find_teachers(
         for one in trials:
             one.show(head, _draw(list(right.values()), kinds, one.kind, draw))
         beginning = [one for one in trials if one.is_new]
-        drawn = await sample([(one.policy, case) for one in beginning for case in one.cases])
+        drawn = await sample([(one.policy, case) for one in beginning for case in one.asked])
         by_case = {rollout.case.id: rollout for rollout in drawn}
         for one in beginning:
             of_it = [by_case.get(case.id, Rollout(case=case, attempts=())) for case in one.cases]
@@ -103,6 +104,12 @@ class _Trials:
     best: Policy | None = None
     most: int = 0
 
+    @property
+    def asked(self) -> list[Case]:
+        """Those of the cases that are not shown."""
+        shown = {demo.case.id for demo in self.policy.demos}
+        return [case for case in self.cases if case.id not in shown]
+
     def show(self, head: Policy, examples: tuple[Demo, ...]) -> None:
         """Try next how *head* answers beside *examples*, unless too little has come right to draw a new set."""
         self.policy = replace(head, demos=examples, format=Format(turns=bool(examples)))
@@ -110,9 +117,10 @@ class _Trials:
         self.tried.add(self.policy.id)
 
     def note(self, rollouts: list[Rollout], worth: Worth) -> None:
-        """Keep what was sampled beside the examples shown last."""
+        """Keep what was sampled beside the examples shown last, and what all cases would have been worth so."""
         self.rollouts = [_together(*both) for both in zip(self.rollouts or rollouts, rollouts, strict=True)]
-        if (found := worth(rollouts)) > self.most:
+        found = round(worth(rollouts) * len(self.cases) / max(1, len(self.asked)))
+        if found > self.most:
             self.best, self.most = self.policy, found
 
 

@@ -80,8 +80,9 @@ class Teaching(Value, frozen=True):
 
     ``methods`` are tried in this order, one proposal each, after ``rounds`` of sampling and training: the first brings
     little but form, and would often lose its race.  In each round ``cases`` of practice are answered a few times at
-    ``temperature``, and those of which nothing came right ``samples`` times: many samples of a case cost little more
-    than a few, since its prompt is read once, and it is the hard cases that they solve.  ``least`` lessons or pairs are
+    ``temperature``, new ones first, and those of which nothing came right ``samples`` times where nothing new of their
+    kind is left: a new case is likelier to bring a lesson, and where there is none it is the hard ones that many
+    samples solve.  ``least`` lessons or pairs are
     needed to begin.  ``start``: whether a training on lessons, which are those of all rounds, goes on from the last
     adapter, in a third of the epochs at half the rate, or begins from the base again.  ``changes`` says what of the
     recipes is not as usual.  Training ends after ``minutes`` with what it has, and does not begin where it needs more
@@ -97,7 +98,7 @@ class Teaching(Value, frozen=True):
     methods: tuple[Method, ...] = ("rejection",)
     prompt: Literal["short", "own"] = "short"
     rounds: int = 6
-    cases: int = 200
+    cases: int = 400
     samples: int = 32
     temperature: float = 1.0
     least: int = 20

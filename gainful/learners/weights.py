@@ -190,11 +190,11 @@ class Course:
         is_pooled, start = self._method == "rejection", head.adapter
         if is_pooled and teaching.start == "base":
             start = None
-        cases = self._practice.draw(head, number, self._solved)
         if method == "distillation":
+            cases = self._practice.draw(head, number, self._solved)
             teachers, rollouts = Teachers(head), await self._workshop.answer(head, cases)
         else:
-            teachers, rollouts = await self._practice.answered(head, cases)
+            teachers, rollouts = await self._practice.answered(head, number, self._solved)
         demos = {kind: teachers.under(kind).demos for kind in {OTHER, *self._kinds.values()}}
         self._shown |= {kind: shown for kind, shown in demos.items() if shown}  # a student is shown none
         all_rollouts = [*self._solved.values(), *rollouts]
