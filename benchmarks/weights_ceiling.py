@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from weights import DEV, EVALUATED, PRACTICE, Run, all_of, constant, graded
 from workbench import Bench, Place, code_version, own_cache
 
-from gainful.learners.weights import FEWER_EPOCHS, RECIPES
+from gainful.learners.weights import EVERYDAY_ROUNDS, RECIPES
 from gainful.models import connect
 from gainful.train import Lesson, Work
 
@@ -45,7 +45,7 @@ def one_seed(seed: int, lessons: int, base: Path) -> Run:
         bench = Bench(Place(seed, MINUTES, 0, base, scratch), task, task.baseline)
         practice = [case for gym in GYMS for case in [one for one in task.practice if gym_of(one) == gym][:lessons]]
         taught = [Lesson(bench.asked(task.baseline, case), str(case.target), case.id) for case in practice]
-        material = (*taught, *asyncio.run(bench.rehearsal())[::FEWER_EPOCHS])
+        material = (*taught, *asyncio.run(bench.rehearsal())[::EVERYDAY_ROUNDS])
         trained = asyncio.run(bench.train(Work(bench.base, material, RECIPES["rejection"], None, seed), task.baseline))
         policy = replace(task.baseline, adapter=trained.adapter)
         grades = asyncio.run(graded(scratch / "evaluation.db", policy, cases))

@@ -92,13 +92,24 @@ async def test_of_a_hard_kind_more_is_asked_so_that_all_kinds_come_to_as_many_le
         assert 2 * asked[False] < asked[True] < 6 * asked[False]
 
 
-async def test_everyday_questions_are_learned_as_often_in_the_first_round_as_in_each_later_one() -> None:
-    house = await taken(Teaching(cases=100, rounds=3, samples=8))
+async def test_in_each_round_another_third_of_the_everyday_questions_is_learned_along() -> None:
+    house = await taken(Teaching(cases=100, rounds=4, samples=8))
 
-    def often(work: Work) -> float:
-        return work.recipe.epochs * sum(one in EVERYDAY for one in work.material)
+    along = [[one for one in work.material if one in EVERYDAY] for work in house.works]
+    assert along == [EVERYDAY[::3], EVERYDAY[1::3], EVERYDAY[2::3], EVERYDAY[::3]]
 
-    assert [often(work) for work in house.works] == [30.0] * 3
+
+async def test_in_later_rounds_new_lessons_are_learned_as_often_as_in_the_first_and_others_once_more() -> None:
+    house = await taken(Teaching(cases=100, rounds=2, samples=8))
+
+    first, second = (
+        Counter(one.case for one in work.material if isinstance(one, Lesson) and one not in EVERYDAY)
+        for work in house.works
+    )
+    assert [work.recipe.epochs for work in house.works] == [3.0, 1.0]
+    assert set(first.values()) == {1}
+    assert {second[case] for case in second.keys() - first.keys()} == {3}
+    assert {second[case] for case in first} == {1}
 
 
 async def test_no_case_is_asked_again_once_it_has_come_right() -> None:

@@ -114,6 +114,15 @@ def test_lessons_of_a_kind_with_few_are_learned_again_but_not_for_ever() -> None
     assert evened([], kinds, most=4) == []
 
 
+def test_new_lessons_are_learned_several_times_and_those_of_kinds_with_few_no_oftener_for_it() -> None:
+    kinds = {f"{n}": 1 if n < 20 else 2 for n in range(22)}
+    lessons = [Lesson(messages=(), reply="", case=case) for case in kinds]
+
+    found = Counter(one.case for one in evened(lessons, kinds, 9, {"0", "20"}, 3))
+
+    assert [found[case] for case in ("0", "1", "20", "21")] == [3, 1, 9, 9]
+
+
 def test_the_control_gives_what_is_learned_from_each_case_to_another_one_of_its_kind() -> None:
     kinds = {f"{n}": n % 2 for n in range(40)}
     lessons: list[Material] = [Lesson((), f"{n % 2} {n}", f"{n}") for n in range(40)]

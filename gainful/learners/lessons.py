@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -93,11 +93,19 @@ def choose(
     return _capped(varied, lambda one: one.kind, how.most_kind / max(1, len(of_kind)))
 
 
-def evened(lessons: Sequence[Lesson], kinds: Kinds, most: int) -> list[Lesson]:
-    """Return the lessons, those of kinds that have few *most* times, or as often as the largest kind has more."""
+def evened(
+    lessons: Sequence[Lesson], kinds: Kinds, most: int, new: Collection[str] = (), times: int = 1
+) -> list[Lesson]:
+    """Return the lessons, those of kinds that have few *most* times, or as often as the largest kind has more.
+
+    Those of the cases in *new* are there *times* at least.
+    """
     sizes = Counter(kinds.get(one.case, OTHER) for one in lessons)
     largest = max(sizes.values(), default=0)
-    return [one for one in lessons for _ in range(max(1, min(most, largest // sizes[kinds.get(one.case, OTHER)])))]
+    often = {kind: max(1, min(most, largest // size)) for kind, size in sizes.items()}
+    return [
+        one for one in lessons for _ in range(max(often[kinds.get(one.case, OTHER)], times if one.case in new else 1))
+    ]
 
 
 def _capped(candidates: Sequence[Chosen], key: Callable[[Chosen], Key], share: float) -> list[Chosen]:

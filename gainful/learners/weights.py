@@ -5,7 +5,8 @@ another process (``gainful.train``), and comes back as an adapter on the head's 
 sampled under the student of the last; the best of them on dev races like any other proposal: that a loss fell is no
 evidence of anything.
 Each training goes on from the last adapter, with what came right in all rounds: a student that is trained on and on
-with each round's own lessons forgets what the first ones taught, and one that begins from the base each time (as in
+with each round's own lessons forgets what the first ones taught, so these are learned on, once each, beside the new
+ones, which are there as often as in a first training; one that begins from the base each time (as in
 Singh et al. 2023, Beyond human data, arXiv 2312.06585, section 3) takes three times as long.  Preferences and rewards
 begin with a round of lessons where there is no adapter to go on from.
 
@@ -39,6 +40,7 @@ from gainful.learners.teaching import Method, OnDev, Taught, Teaching, Workshop
 from gainful.train import Lesson, Material, Preference, Question, Recipe, Work
 
 FEWER_EPOCHS = 3  # times, where earlier rounds have learned most of the lessons
+EVERYDAY_ROUNDS = 3  # in which each of the everyday questions is learned along
 GENTLER = 2.0  # times, then: what nobody trains for drifts by what is added up
 LEAST_LEAD = 2  # dev cases that an earlier round must be ahead by, or the later one is taken: it has learned more
 VETTED = 2  # students of a course at most, the second where the best may not race
@@ -197,6 +199,7 @@ class Course:
             teachers, rollouts = await self._practice.answered(head, number, self._solved)
         demos = {kind: teachers.under(kind).demos for kind in {OTHER, *self._kinds.values()}}
         self._shown |= {kind: shown for kind, shown in demos.items() if shown}  # a student is shown none
+        learned = set(self._solved)
         all_rollouts = [*self._solved.values(), *rollouts]
         if is_pooled:
             self._solved |= {rollout.case.id: rollout for rollout in rollouts if rollout.verified}
@@ -219,13 +222,14 @@ class Course:
         recipe = self._recipe(method, is_known=is_known)
         if method == "rejection":
             lessons = [one for one in material if isinstance(one, Lesson)]
-            repeated = teaching.choosing.repeated * (FEWER_EPOCHS if is_known else 1)
-            material = tuple(evened(lessons, self._kinds, repeated))
+            times = FEWER_EPOCHS if is_known else 1
+            new = {one.case for one in lessons} - learned
+            material = tuple(evened(lessons, self._kinds, teaching.choosing.repeated * times, new, times))
         if teaching.shuffled:
             material = tuple(shuffle(material, self._kinds, seed))
         if recipe.method == "sft":
-            everyday = await self._workshop.rehearsal()  # as many a training, whatever its epochs
-            material = (*material, *everyday[:: 1 if is_known else FEWER_EPOCHS])
+            everyday = await self._workshop.rehearsal()
+            material = (*material, *everyday[number % EVERYDAY_ROUNDS :: EVERYDAY_ROUNDS])
         work = Work(self._workshop.base, material, recipe, start, seed)
         trained = await self._workshop.train(work, student)
         return _Student(replace(taught, trained=trained), replace(student, adapter=trained.adapter), work)
