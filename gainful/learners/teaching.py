@@ -82,13 +82,13 @@ class Teaching(Value, frozen=True):
     little but form, and would often lose its race.  In each round ``cases`` of practice are answered a few times at
     ``temperature``, new ones first, and those of which nothing came right ``samples`` times where nothing new of their
     kind is left: a new case is likelier to bring a lesson, and where there is none it is the hard ones that many
-    samples solve.  ``least`` lessons or pairs are
-    needed to begin.  ``start``: whether a training on lessons, which are those of all rounds, goes on from the last
-    adapter, in a third of the epochs at half the rate, or begins from the base again.  ``changes`` says what of the
-    recipes is not as usual.  Training ends after ``minutes`` with what it has, and does not begin where it needs more
-    than ``memory_bytes`` (``None``: than there is); several ``processes`` may share it.  ``base`` names the weights of
-    a model that a server serves: a folder, or a model on the hub.  ``draws`` says who answers practice at random: the
-    trainer, which takes no calls, or the server, with a call a sample, which pays where the server has the accelerator.
+    samples solve.  ``least`` lessons or pairs are needed to begin.  ``start``: whether a training on lessons, which are
+    those of all rounds, goes on from the last adapter, in a third of the epochs at half the rate with new lessons three
+    times, or begins from the base again.  ``changes`` says what of the recipes is not as usual.  Training ends after
+    ``minutes`` with what it has, and does not begin where it needs more than ``memory_bytes`` (``None``: than there
+    is); several ``processes`` may share it.  ``base`` names the weights of a model that a server serves: a folder, or a
+    model on the hub.  ``draws`` says who answers practice at random: the trainer, which takes no calls, or the server,
+    with a call a sample, which pays where the server has the accelerator.
 
     Two controls show what form alone is worth.  ``control``: what is proposed is trained once more in the same way, but
     with every reply given to another case of its kind, and compared on dev.  ``shuffled``: all rounds are so from the
