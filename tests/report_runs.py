@@ -387,7 +387,9 @@ def unconfirmed() -> list[Event]:
 
 def taught(refused: str = "") -> Taught:
     """A training of weights, as the loop writes it down."""
-    counts = Counts(cases=200, sampled=1600, verified=312, solved_cases=141, chosen=260, usual_share=0.55, copied=3)
+    counts = Counts(
+        cases=200, sampled=1600, verified=312, solved_cases=141, chosen=260, usual_share=0.55, copied=3, echoes=41
+    )
     steps = tuple(Progress(step=n, steps=40, loss=3.0 / n, reward=None, tokens=400 * n) for n in range(1, 41))
     adapter = Adapter(sha256="5e" * 32, base="b" * 64, rank=16, alpha=32.0, gguf="6f" * 32)
     return Taught(

@@ -175,9 +175,11 @@ def test_counts_tell_constant_answers_and_lessons_that_repeat_a_demo() -> None:
         rollouts,
         chosen,
         {OTHER: [Demo(again, "7"), Demo(case(9), "1"), Demo(case(2), "1")], 5: [Demo(case=case(1), value="1")]},
+        echoes=2,
     )
 
-    assert (counts.cases, counts.sampled, counts.verified, counts.solved_cases, counts.chosen) == (3, 4, 3, 3, 3)
+    assert (counts.cases, counts.sampled, counts.verified, counts.solved_cases, counts.chosen) == (3, 6, 3, 3, 3)
+    assert counts.echoes == 2
     assert counts.usual_share == pytest.approx(2 / 3)
     assert counts.copied == 1
 

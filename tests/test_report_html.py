@@ -324,6 +324,7 @@ def test_a_training_shows_what_it_learned_from_what_it_took_and_its_loss() -> No
 def test_an_adapter_stands_beside_its_controls_and_what_looks_like_learning_is_named() -> None:
     shown = " ".join(page(RUNS["trained"]).text.split())
 
+    assert "41 right answers left out, for they repeat the question" in shown
     assert "7 practice cases left out, too much like a case that is raced or held out" in shown
     assert "Control: the training of adapter 5e5e5e5e again, with the replies of other cases" in shown
     row = shown[shown.index("without these weights") :]

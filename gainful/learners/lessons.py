@@ -47,7 +47,8 @@ class Counts(Value, frozen=True):
 
     ``chosen`` may be from earlier rounds too.  ``usual_share`` is the share of the most frequent answer among them, in
     [0, 1].  ``copied`` counts those that repeat a demo which questions of its kind were shown with: the same answer to
-    nearly the same question.
+    nearly the same question.  ``echoes`` are right answers beside the ``verified`` ones that were left out because they
+    only repeat their question (``echoes.py``).
     """
 
     cases: int
@@ -57,6 +58,7 @@ class Counts(Value, frozen=True):
     chosen: int
     usual_share: float
     copied: int
+    echoes: int = 0
 
 
 class Choosing(Value, frozen=True):
@@ -144,17 +146,20 @@ def _cap(counts: Counter[Key], share: float) -> int:
     return low
 
 
-def tally(rollouts: Sequence[Rollout], chosen: Sequence[Chosen], shown: Mapping[int, Iterable[Demo]]) -> Counts:
-    """Return what became of the samples; questions of each kind were *shown* with demos."""
+def tally(
+    rollouts: Sequence[Rollout], chosen: Sequence[Chosen], shown: Mapping[int, Iterable[Demo]], echoes: int = 0
+) -> Counts:
+    """Return what became of the samples; questions of each kind were *shown* with demos, and *echoes* left out."""
     answers = Counter(one.answer for one in chosen)
     return Counts(
         cases=len(rollouts),
-        sampled=sum(len(rollout.attempts) for rollout in rollouts),
+        sampled=sum(len(rollout.attempts) for rollout in rollouts) + echoes,
         verified=sum(len(rollout.verified) for rollout in rollouts),
         solved_cases=sum(bool(rollout.verified) for rollout in rollouts),
         chosen=len(chosen),
         usual_share=max(answers.values(), default=0) / len(chosen) if chosen else 0.0,
         copied=sum(_copied([one for one in chosen if one.kind == kind], demos) for kind, demos in shown.items()),
+        echoes=echoes,
     )
 
 

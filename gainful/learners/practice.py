@@ -1,9 +1,11 @@
 """Have practice cases answered at random, the hard ones more often: what is to be learned from has to come right first.
 
 Each case is answered a few times, and many times more where none of that was right and nothing new of its kind is left:
-a sample of a new case brought a lesson three to nine times as often as one more of a case that was asked in vain.
-While a kind of question has hardly come right at all, and nothing has been learned yet, its cases are asked on, beside
-examples of what has: of three letters backwards one sample in a thousand was right, and with 30 lessons one in sixteen.
+one of the first eight samples brought a lesson three to nine times as often as one more of a case that was asked in
+vain.  Right answers that only repeat their question are left out as far as such answers are wrong (``echoes.py``),
+from what is learned and from what is shown as an example alike.  While a kind of question has hardly come right at all,
+and nothing has been learned yet, its cases are asked on, beside examples of what has: of three letters backwards,
+palindromes apart, three samples in a thousand were right, and after 13, 50 and 200 lessons 11, 23 and 153.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec.structs import replace
 
 from gainful.core import Attempt, Case, Evidence, Policy, Rollout
+from gainful.learners.echoes import Echoes
 from gainful.learners.kinds import OTHER
 from gainful.learners.lessons import choose
 from gainful.learners.teachers import SHOWN, Teachers, find_teachers, verified
@@ -23,7 +26,7 @@ from gainful.learners.teaching import Teaching, Workshop
 
 PILOT = 60  # cases that are answered first, a quarter of all at most, to see under which policies to sample the rest
 TRIED = 8  # samples of a case at first
-MOST_OF_A_KIND = 2.0  # times its even share of the cases: a kind that never comes right leaves some to the others
+LEFT_TO_OTHERS = 0.5  # of their even shares of the cases: as much a kind that never comes right leaves to them
 PASSES = 4  # in which a kind that hardly comes right is asked on
 
 
@@ -33,8 +36,10 @@ class Practice:
     def __init__(self, workshop: Workshop, teaching: Teaching, evidence: Evidence, kinds: Mapping[str, int]) -> None:
         self._workshop = workshop
         self._teaching = teaching
-        self._evidence = evidence
+        self._echoes = Echoes((*evidence.cases, *evidence.practice), kinds)
+        self._evidence = replace(evidence, attempts=_sifted(evidence, self._echoes))
         self._kinds = kinds
+        self.echoes = 0  # right answers of the last round that only repeated their question, and were left out
         self._known: set[str] = set()  # ids of cases that were asked
         self._asked, self._right = Counter[int](), Counter[int]()  # cases of each kind so far
 
@@ -55,11 +60,13 @@ class Practice:
         async def sample(asked: Sequence[tuple[Policy, Case]]) -> list[Rollout]:
             return await self._sampled(asked, few)
 
+        echoes = self._echoes.left_out
         left = self._left(head, number, solved)
         size = min(self._teaching.cases, sum(map(len, left.values())))
         first = _first(left, size)
         teachers, rollouts, most = await find_teachers(head, self._evidence, self._kinds, first, sample, self._worth)
         if (most + 1) * size < self._teaching.least * len(first):
+            self.echoes = self._echoes.left_out - echoes
             return teachers, rollouts
         found = {rollout.case.id: rollout for rollout in rollouts if rollout.attempts}
         left = {kind: [case for case in some if case.id not in found] for kind, some in left.items()}
@@ -76,6 +83,7 @@ class Practice:
             )
             await self._ask(found, teachers, poor, range(start, start + len(few)))
         self._known = known
+        self.echoes = self._echoes.left_out - echoes
         self._asked, self._right = self._with(found.values())
         return teachers, list(found.values())
 
@@ -115,7 +123,9 @@ class Practice:
             found[rollout.case.id] = replace(rollout, attempts=before + rollout.attempts)
 
     async def _sampled(self, asked: Sequence[tuple[Policy, Case]], samples: range) -> list[Rollout]:
-        return await self._workshop.sample(asked, samples, self._teaching.temperature) if asked and samples else []
+        if not asked or not samples:
+            return []
+        return self._echoes.sift(await self._workshop.sample(asked, samples, self._teaching.temperature))
 
     def _worth(self, rollouts: Sequence[Rollout]) -> int:
         """Return how many lessons *rollouts* bring."""
@@ -136,19 +146,30 @@ def reply(case: Case, attempt: Attempt) -> str:
     return attempt.answer.text.strip()
 
 
+def _sifted(evidence: Evidence, echoes: Echoes) -> tuple[Attempt, ...]:
+    """Return the attempts of *evidence* without right echoes that are too many."""
+    attempts: dict[str, list[Attempt]] = {}
+    for attempt in evidence.attempts:
+        attempts.setdefault(attempt.case, []).append(attempt)
+    tried = [Rollout(case=case, attempts=tuple(attempts.get(case.id, ()))) for case in evidence.cases]
+    return tuple(attempt for rollout in echoes.sift(tried) for attempt in rollout.attempts)
+
+
 def _unsolved(found: Mapping[str, Rollout]) -> list[Case]:
     return [rollout.case for rollout in found.values() if not rollout.verified]
 
 
 def shares(size: int, parts: Mapping[int, tuple[float, int]]) -> dict[int, int]:
-    """Divide *size* among *parts*, each by its weight, but for no more than it has or twice its even share.
+    """Divide *size* among *parts*, each by its weight, but for no more than it has, and half of what is not its own.
 
     What one cannot take the others do.
 
     >>> shares(40, {1: (1.0, 99), 2: (2.0, 99), 3: (9.0, 99), 4: (1.0, 3)})
-    {1: 6, 2: 11, 3: 20, 4: 3}
+    {1: 4, 2: 8, 3: 25, 4: 3}
     """
-    most = {part: min(has, math.ceil(MOST_OF_A_KIND * size / len(parts))) for part, (_, has) in parts.items()}
+    even = size / max(1, len(parts))
+    limit = math.ceil(even + (1 - LEFT_TO_OTHERS) * (size - even))
+    most = {part: min(has, limit) for part, (_, has) in parts.items()}
     found = dict.fromkeys(parts, 0)
     for _ in range(min(size, sum(most.values()))):  # one by one to whoever has least for its weight
         part = min((p for p in parts if found[p] < most[p]), key=lambda p: (found[p] + 1) / parts[p][0])

@@ -204,7 +204,7 @@ class Course:
         if is_pooled:
             self._solved |= {rollout.case.id: rollout for rollout in rollouts if rollout.verified}
         chosen = choose(all_rollouts, reply, teaching.choosing, seed, self._kinds)
-        counts = tally(rollouts, chosen, self._shown)
+        counts = tally(rollouts, chosen, self._shown, self._practice.echoes)
         student = self._student(head, teachers)
         material = self._material(method, student, all_rollouts, chosen)
         taught = Taught(

@@ -54,7 +54,7 @@ def sentences(taught: Taught) -> list[tuple[str, str]]:
             "sampled",
             f"{words.count(counts.sampled, 'answer')} to {words.count(counts.cases, 'practice case')}; "
             f"{counts.verified:,} passed the checks, {words.count(counts.solved_cases, 'case')} at least once"
-            f"{_left_out(taught.left_out)}",
+            f"{_echoes(counts.echoes)}{_left_out(taught.left_out)}",
         ),
         ("learned from", f"{taught.material:,} by {taught.method}{_suspicions(taught)}"),
     ]
@@ -123,6 +123,12 @@ def _outcome(taught: Taught) -> str:
     if taught.control_of:
         return "is a control, and does not race: what it gets right takes no knowledge"
     return "may race" if taught.vetting is not None else "was not the best round on dev"
+
+
+def _echoes(count: int) -> str:
+    if not count:
+        return ""
+    return f"; {words.count(count, 'right answer')} left out, for they repeat the question and as such are often wrong"
 
 
 def _left_out(count: int) -> str:
