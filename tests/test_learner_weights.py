@@ -318,6 +318,22 @@ async def test_an_adapter_with_which_everyday_facts_are_forgotten_may_not_race(t
     assert ("everyday facts", "the base knows 100 %, with the adapter 88 % (-17 points at worst)") in sentences(told)
 
 
+async def test_everyday_facts_are_asked_without_the_words_that_ask_for_the_form_of_the_task(tmp_path: Path) -> None:
+    """Who has learned to call functions calls one for any question below `Reply with one JSON object`."""
+    known = {fact.question: fact.words.pattern.split("(?:")[1].split("|")[0].rstrip(")") for fact in facts()}
+
+    def calls_when_told_to(body: JsonObject, sample: int) -> str:
+        question = str(body["messages"][-1]["content"])
+        if question not in known:
+            return talks_until_trained(body, sample)
+        return call(1, 1) if "adapter" in body and len(body["messages"]) > 1 else f"That is {known[question]}."
+
+    told = taught(await run(tmp_path, ScriptedTrainer(), model=scripted(calls_when_told_to)))
+
+    assert told.vetting is not None
+    assert (told.refused, told.vetting.facts, told.vetting.facts_change) == ("", 1.0, 0.0)
+
+
 async def test_an_adapter_that_changes_no_answer_may_not_race(tmp_path: Path) -> None:
     def deaf_to_it(body: JsonObject, sample: int) -> str:
         return talks_until_trained({name: value for name, value in body.items() if name != "adapter"}, sample)

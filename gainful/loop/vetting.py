@@ -19,7 +19,7 @@ from statistics import NormalDist, fmean, pstdev
 from msgspec.structs import replace
 
 from gainful.answers.prompt import request
-from gainful.core import Adapter, Case, JsonObject, Policy
+from gainful.core import Adapter, Case, JsonObject, Policy, Text
 from gainful.gate import lower_bound
 from gainful.learners.kinds import kinds
 from gainful.learners.teaching import Vetting
@@ -103,12 +103,15 @@ class Inspector:
         return hear
 
     async def _facts(self, adapter: Adapter | None) -> tuple[float, list[float]]:
-        """Return what share of everyday facts the base knows, and for each whether it was won (1) or lost (-1)."""
+        """Return what share of everyday facts the base knows, and for each whether it was won (1) or lost (-1).
+
+        They are asked bare: below words that ask for a function call a student that has learned to call calls one.
+        """
         asked = facts()
         replies = []
         for policy in (Policy(max_tokens=FACT_TOKENS), Policy(max_tokens=FACT_TOKENS, adapter=adapter)):
             cases = [Case(messages=({"role": "user", "content": fact.question},)) for fact in asked]
-            bodies = [without_schema(request(policy, case, self._run.task.kind)) for case in cases]
+            bodies = [request(policy, case, Text()) for case in cases]
             replies.append([one.greedy for one in await self._serve(bodies, "everyday facts")])
         before, after = ([fact.is_in(reply) for fact, reply in zip(asked, some, strict=True)] for some in replies)
         return fmean(before), [float(now) - float(once) for once, now in zip(before, after, strict=True)]
