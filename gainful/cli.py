@@ -136,7 +136,7 @@ def improve(
         bool, typer.Option("--weights", help="Learn the model's own weights too (extra train).")
     ] = False,
     train_minutes: Annotated[
-        float | None, typer.Option(min=0, help=f"The most minutes of one training [default: {Teaching().minutes:g}].")
+        float | None, typer.Option(help=f"The most minutes of one training [default: {Teaching().minutes:g}].")
     ] = None,
     train_memory: Annotated[float | None, typer.Option(min=0, help="The most memory it may take, in GB.")] = None,
     train_base: Annotated[

@@ -110,6 +110,10 @@ def test_init_writes_a_task_that_loads(shell: Shell) -> None:
         (("improve", "tasks.py:task", "--model", "gguf:tasks.py"), "tasks.py"),
         (("improve", "tasks.py:task", "--weights", "--train-launch", "ray:many"), "give ray:WORKERS"),
         (("improve", "tasks.py:task", "--weights", "--train-recipe", "rnk=8"), "changes no recipe"),
+        (
+            ("improve", "tasks.py:task", "--weights", "--train-minutes", "0"),
+            "a training of 0 minutes learns nothing; give it more than 0",
+        ),
         (("improve", "tasks.py:task", "--train-minutes", "5"), "nothing is to be trained; add --weights"),
         (("improve", "tasks.py:task", "--weights", "--cheaper", "--train-method", "rewards"), "leave one of the two"),
         (("verify", "nowhere"), "nowhere"),

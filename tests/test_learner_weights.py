@@ -530,6 +530,19 @@ async def test_cases_of_which_nothing_came_right_are_asked_on(tmp_path: Path) ->
     assert max(asked.count(a) for a in asked if a % 3 == 0) < min(asked.count(a) for a in asked if a % 3)
 
 
+async def test_where_every_case_has_come_right_there_is_nothing_left_to_practise_on(tmp_path: Path) -> None:
+    events = await run(
+        tmp_path,
+        ScriptedTrainer(answer=lambda body, sample: call(*numbers(body))),
+        replace(TEACHING, rounds=2, cases=1000),
+    )
+
+    second, first = [event for event in events if isinstance(event, Taught)][:2]
+    assert (second.counts.cases, second.trained) == (0, None)
+    assert second.refused.startswith("there is nothing left to practise on: ")
+    assert first.vetting is not None
+
+
 async def test_where_a_later_round_finds_too_little_the_earlier_ones_may_race(tmp_path: Path) -> None:
     def forgets(body: JsonObject, sample: int) -> str:
         return "nothing" if "adapter" in body else talks_until_trained(body, sample)

@@ -113,6 +113,10 @@ class Teaching(Value, frozen=True):
     control: bool = False
     shuffled: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.minutes > 0.0:
+            raise TrainError(f"a training of {self.minutes:g} minutes learns nothing; give it more than 0")
+
 
 class Vetting(Value, frozen=True):
     """What an adapter showed before it was allowed to race.

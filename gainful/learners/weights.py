@@ -296,6 +296,11 @@ def is_longer(policy: Policy) -> bool:
 
 
 def _too_few(method: Method, counts: Counts, material: int, least: int) -> str:
+    if not counts.cases:
+        return (
+            "there is nothing left to practise on: for practice are dev cases that no race uses, and those that a task "
+            "brings for it; give more cases"
+        )
     return (
         f"{counts.verified} of {counts.sampled} sampled answers to {counts.cases} practice cases passed the checks, "
         f"which makes {material} to train on by {method} where {least} are needed; let prompts and formats be improved "
