@@ -463,6 +463,16 @@ async def test_the_control_of_a_later_round_learns_its_lessons_from_the_base(tmp
     assert {one.reply for one in learned(control)} == {one.reply for one in learned(second)}
 
 
+async def test_where_trainings_begin_from_the_base_controls_do_though_the_champion_has_an_adapter(
+    tmp_path: Path,
+) -> None:
+    trainer, champion = ScriptedTrainer(), replace(sums().baseline, adapter=ADAPTER)
+
+    await run(tmp_path, trainer, replace(TEACHING, control=True, start="base"), champion)
+
+    assert [work.start for work in trainer.works[:2]] == [None, None]
+
+
 async def test_the_control_gives_every_lesson_another_ones_reply(tmp_path: Path) -> None:
     plain, control = ScriptedTrainer(), ScriptedTrainer()
 

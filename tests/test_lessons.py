@@ -97,11 +97,38 @@ def test_an_answer_has_its_share_of_its_kind_and_a_kind_of_all() -> None:
     kinds = {one.case.id: 1 for one in letters} | {one.case.id: 2 for one in sums}
 
     varied = choose([*letters, *sums], word, Choosing(1, 0.25, most_kind=9.0), kinds=kinds)
-    even = choose([*letters, *sums], word, Choosing(1, 1.0, most_kind=1.5), kinds=kinds)
+    even = choose([*letters, *sums], word, Choosing(1, 1.0, most_kind=1.5, repeated=1), kinds=kinds)
 
     assert Counter(one.reply for one in varied if one.kind == 1)["1"] == 2
     assert Counter(one.reply for one in varied if one.kind == 2)["1"] == 1
     assert Counter(one.kind for one in even) == {1: 18, 2: 6}
+
+
+@given(st.lists(st.integers(min_value=1, max_value=40), min_size=2, max_size=6))
+def test_no_kind_has_more_than_its_share_of_what_is_learned_and_none_gives_way_to_one_that_is_repeated(
+    sizes: list[int],
+) -> None:
+    """Those of a kind with few are learned up to four times, and so another kind may have four times as many."""
+    rollouts = {kind: [rollout(100 * kind + n, attempt(n)) for n in range(size)] for kind, size in enumerate(sizes)}
+    kinds = {one.case.id: kind for kind, some in rollouts.items() for one in some}
+    share = 1.5 / len(sizes)
+
+    once, again = (
+        Counter(
+            one.kind
+            for one in choose(
+                [r for some in rollouts.values() for r in some], word, Choosing(1, 1.0, repeated=times), 0, kinds
+            )
+        )
+        for times in (1, 4)
+    )
+
+    assert share >= 1.0 or max(once.values()) <= max(1.0, share * once.total())
+    rows = {kind: min(4 * size, max(again.values())) for kind, size in again.items()}
+    assert share >= 1.0 or max(rows.values()) <= max(1.0, share * sum(rows.values()))
+    assert all(once[kind] <= again[kind] <= size for kind, size in enumerate(sizes))
+    if max(sizes) <= 4 * min(sizes):
+        assert again == Counter(dict(enumerate(sizes)))
 
 
 def test_lessons_of_a_kind_with_few_are_learned_again_but_not_for_ever() -> None:

@@ -5,7 +5,8 @@ section 3.3) with four additions.  Of replies that say the same, the shortest st
 is right nearly always gives one lesson, a hard one as many as it has verified replies, so that what is known already
 does not drown what is not.  No answer may make up more than a share of the lessons of its kind of question: what is
 right most often by chance (the usual label, the number 1) would otherwise be learned as the answer to everything.  And
-no kind may make up more than a share of all; of a kind that seldom comes right each lesson is learned several times.
+of a kind that seldom comes right each lesson is learned several times, and no kind may make up more than a share of
+what is learned then.
 
 Nothing here trains, asks a model or reads an answer key: whoever sampled has judged.
 """
@@ -64,8 +65,9 @@ class Counts(Value, frozen=True):
 class Choosing(Value, frozen=True):
     """``per_case``: the most lessons of one case.
 
-    ``most_usual``: the largest share of the lessons of one kind of question with one answer.  ``most_kind``: how many
-    times its even share one kind may have.  ``repeated``: how often the lessons of a kind with few are learned at most.
+    ``most_usual``: the largest share of the lessons of one kind of question with one answer.  ``repeated``: how often
+    the lessons of a kind with few are learned at most.  ``most_kind``: how many times its even share one kind may have,
+    where each lesson counts as often as it is learned.
     """
 
     per_case: int = 2
@@ -92,7 +94,7 @@ def choose(
         draw.shuffle(candidates)
         varied += _capped(candidates, lambda one: one.answer, how.most_usual)
     draw.shuffle(varied)
-    return _capped(varied, lambda one: one.kind, how.most_kind / max(1, len(of_kind)))
+    return _capped(varied, lambda one: one.kind, how.most_kind / max(1, len(of_kind)), how.repeated)
 
 
 def evened(
@@ -110,10 +112,15 @@ def evened(
     ]
 
 
-def _capped(candidates: Sequence[Chosen], key: Callable[[Chosen], Key], share: float) -> list[Chosen]:
-    """Return the first of *candidates* of each *key*, as many that none exceeds *share* of what is returned."""
+def _capped(
+    candidates: Sequence[Chosen], key: Callable[[Chosen], Key], share: float, repeated: int = 1
+) -> list[Chosen]:
+    """Return the first of *candidates* of each *key*, as many that none exceeds *share* of what is returned.
+
+    Those of a key with few are *repeated* times among that at most, until they are as many as of the largest.
+    """
     seen = Counter[Key]()
-    most = _cap(Counter(map(key, candidates)), share)
+    most = _cap(Counter(map(key, candidates)), share, repeated)
     kept = []
     for one in candidates:
         seen[key(one)] += 1
@@ -134,14 +141,14 @@ def _of_case(rollout: Rollout, word: Reply, per_case: int, kind: int) -> list[Ch
     return [Chosen(case=rollout.case, reply=reply, answer=answer, kind=kind) for answer, reply in ranked]
 
 
-def _cap(counts: Counter[Key], share: float) -> int:
+def _cap(counts: Counter[Key], share: float, repeated: int) -> int:
     """Return the most lessons of one key so that none exceeds *share* of what is kept; all where too few differ."""
     if len(counts) * share <= 1.0:
         return max(counts.values(), default=0)
     low, high = 1, max(counts.values())
     while low < high:  # the larger the cap, the larger the usual answer's share: find the largest that is allowed
         middle = (low + high + 1) // 2
-        kept = [min(count, middle) for count in counts.values()]
+        kept = [min(count * repeated, middle) for count in counts.values()]
         low, high = (middle, high) if max(kept) <= share * sum(kept) else (low, middle - 1)
     return low
 

@@ -39,9 +39,14 @@ class Practice:
         self._echoes = Echoes((*evidence.cases, *evidence.practice), kinds)
         self._evidence = replace(evidence, attempts=_sifted(evidence, self._echoes))
         self._kinds = kinds
-        self.echoes = 0  # right answers of the last round that only repeated their question, and were left out
+        self._echoes_before = 0  # the last round
         self._known: set[str] = set()  # ids of cases that were asked
         self._asked, self._right = Counter[int](), Counter[int]()  # cases of each kind so far
+
+    @property
+    def echoes(self) -> int:
+        """Right answers of the last round that only repeated their question, and were left out."""
+        return self._echoes.left_out - self._echoes_before
 
     def draw(self, head: Policy, number: int, solved: Collection[str]) -> list[Case]:
         """Return the cases of round *number*, drawn anew, none of which is *solved*; alike ones together."""
@@ -60,13 +65,12 @@ class Practice:
         async def sample(asked: Sequence[tuple[Policy, Case]]) -> list[Rollout]:
             return await self._sampled(asked, few)
 
-        echoes = self._echoes.left_out
+        self._echoes_before = self._echoes.left_out
         left = self._left(head, number, solved)
         size = min(self._teaching.cases, sum(map(len, left.values())))
         first = _first(left, size)
         teachers, rollouts, most = await find_teachers(head, self._evidence, self._kinds, first, sample, self._worth)
         if (most + 1) * size < self._teaching.least * len(first):
-            self.echoes = self._echoes.left_out - echoes
             return teachers, rollouts
         found = {rollout.case.id: rollout for rollout in rollouts if rollout.attempts}
         left = {kind: [case for case in some if case.id not in found] for kind, some in left.items()}
@@ -83,7 +87,6 @@ class Practice:
             )
             await self._ask(found, teachers, poor, range(start, start + len(few)))
         self._known = known
-        self.echoes = self._echoes.left_out - echoes
         self._asked, self._right = self._with(found.values())
         return teachers, list(found.values())
 

@@ -116,7 +116,7 @@ class Course:
 
         The best on dev is vetted and returned, the second best where it may not race, ``None`` where neither may.
         """
-        self._first = head.adapter
+        self._first = None if self._teaching.start == "base" else head.adapter
         students: list[_Student] = []  # that may be proposed, the best first
         rounds = 1 if self._method == "distillation" else self._teaching.rounds
         for number in range(rounds):
@@ -220,7 +220,7 @@ class Course:
             return None
         is_known = bool(is_pooled and start and number)
         recipe = self._recipe(method, is_known=is_known)
-        if method == "rejection":
+        if recipe.method == "sft":
             lessons = [one for one in material if isinstance(one, Lesson)]
             times = FEWER_EPOCHS if is_known else 1
             new = {one.case for one in lessons} - learned
