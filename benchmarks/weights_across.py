@@ -10,7 +10,7 @@ here, and *rounds* says how many of those asked for the minutes allowed.
 A gym is learned in one go, in a cache of its own, for its minutes count; what is finished lies in out/weights_across
 and is not run again, until the code is another.
 
-    taskset -c 1 python benchmarks/weights_across.py [--seeds 3] [--rounds 3] [--cases 120]
+    taskset -c 1 python benchmarks/weights_across.py [--seeds 3] [--rounds 3] [--cases 400]
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", type=int, default=120, help="practice cases of a round")
+    parser.add_argument("--cases", type=int, default=400, help="practice cases of a round")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="at most, of one gym")
     parser.add_argument("--evaluated", type=int, default=EVALUATED, help="cases of each gym")
     parser.add_argument("--only", nargs="+", choices=list(GYMS), default=list(GYMS))
