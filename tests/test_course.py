@@ -113,6 +113,20 @@ async def test_in_later_rounds_new_lessons_are_learned_as_often_as_in_the_first_
     assert {second[case] for case in first} == {1}
 
 
+async def test_what_is_distilled_is_evened_over_kinds() -> None:
+    """One hard case in five comes right, every second easy one: of each kind as many are asked."""
+    house, evidence = House(), Evidence(Text(), (), (), practice=EASY + HARD)
+
+    await Course("weights", "distillation", house, Teaching(cases=100), evidence).take(Policy())
+
+    (work,) = house.works
+    learned = Counter(one.case for one in work.material if isinstance(one, Lesson) and one not in EVERYDAY)
+    easy, hard = ({case.id for case in some} & learned.keys() for some in (EASY, HARD))
+    assert len(easy) >= 2 * len(hard) > 0
+    assert {learned[case] for case in easy} == {1}
+    assert {learned[case] for case in hard} == {min(4, len(easy) // len(hard))}
+
+
 async def test_no_case_is_asked_again_once_it_has_come_right() -> None:
     house = await taken(Teaching(cases=100, rounds=3, samples=8))
 

@@ -298,9 +298,14 @@ def test_prompts_to_compare_are_drawn_evenly_over_kinds() -> None:
     assert sorted(one.id for one in all_of_them) == sorted(one.id for one in cases)
 
 
+def right_answers() -> dict[str, str]:
+    """Return a right answer to each question for an everyday fact."""
+    return {fact.question: fact.words.pattern.split("(?:")[1].split("|")[0].rstrip(")") for fact in facts()}
+
+
 async def test_an_adapter_with_which_everyday_facts_are_forgotten_may_not_race(tmp_path: Path) -> None:
     """The base knows all of them, and with the adapter one in eight no more."""
-    known = {fact.question: fact.words.pattern.split("(?:")[1].split("|")[0].rstrip(")") for fact in facts()}
+    known = right_answers()
 
     def forgets(body: JsonObject, sample: int) -> str:
         question = str(body["messages"][-1]["content"])
@@ -320,7 +325,7 @@ async def test_an_adapter_with_which_everyday_facts_are_forgotten_may_not_race(t
 
 async def test_everyday_facts_are_asked_without_the_words_that_ask_for_the_form_of_the_task(tmp_path: Path) -> None:
     """Who has learned to call functions calls one for any question below `Reply with one JSON object`."""
-    known = {fact.question: fact.words.pattern.split("(?:")[1].split("|")[0].rstrip(")") for fact in facts()}
+    known = right_answers()
 
     def calls_when_told_to(body: JsonObject, sample: int) -> str:
         question = str(body["messages"][-1]["content"])

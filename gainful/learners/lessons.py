@@ -67,7 +67,7 @@ class Choosing(Value, frozen=True):
 
     ``most_usual``: the largest share of the lessons of one kind of question with one answer.  ``repeated``: how often
     the lessons of a kind with few are learned at most.  ``most_kind``: how many times its even share one kind may have,
-    where each lesson counts as often as it is learned.
+    where each lesson counts as often as it may be learned.
     """
 
     per_case: int = 2
